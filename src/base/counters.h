@@ -1,0 +1,107 @@
+// Event counters with names, sharded so that threads do not share cache lines.
+//
+// Counters only grow; reading sums the shards (each shard exact, the sum a moment's snapshot).
+// Names are those of /proc/vmstat where the kernel has a twin. Async-signal-safe.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "base/sys.h"
+
+namespace buoy {
+
+#define BUOY_EVENTS(X)                                                                     \
+  X(pgfault, "faults that reached us")                                                     \
+  X(pgmajfault, "faults that had to decompress or read the backing file")                  \
+  X(pgfault_zero, "pages filled with zeros on a fault")                                    \
+  X(pgfault_standby, "faults answered from standby")                                       \
+  X(pgfault_protect, "store faults on pages that were write-protected")                    \
+  X(pswpin, "pages brought in from a swap tier")                                           \
+  X(pswpout, "pages sent to a swap tier")                                                  \
+  X(pgswapahead, "pages brought in beside the one that faulted")                           \
+  X(pgsteal_direct, "pages reclaimed by a thread that needed memory")                      \
+  X(pgsteal_background, "pages reclaimed by the background reclaimer")                     \
+  X(pgscan, "pages looked at by reclaim")                                                  \
+  X(pgdeactivate, "pages put on standby")                                                  \
+  X(pgactivate, "pages taken back from standby")                                           \
+  X(pgcopykept, "clean pages let go because their compressed copy was still there")        \
+  X(pgsqueeze_raced, "compressions dropped because the page was touched meanwhile")        \
+  X(allocstall, "direct reclaims")                                                         \
+  X(oom_stall, "times nothing could be reclaimed")                                         \
+  X(pglazyfree, "pages marked lazily freed")                                               \
+  X(pglazyfreed, "lazily freed pages that reclaim discarded")                              \
+  X(pglazyunfreed, "lazily freed pages that a store made ordinary again")                  \
+  X(pglazydropped, "lazily freed pages that were unmapped, discarded or wiped by the user")\
+  X(pgdropped, "pages of droppable regions that reclaim discarded")                        \
+  X(pgpurged, "volatile pages that reclaim purged")                                        \
+  X(pgvolatile, "pages marked volatile")                                                   \
+  X(pgnonvolatile, "pages whose volatile mark was withdrawn")                              \
+  X(folio_split, "folios split because a range covered them in part")                      \
+  X(folio_split_deferred, "folios queued for a split after a partial free")                \
+  X(folio_split_reclaim, "folios split by reclaim itself")                                 \
+  X(thp_fault_alloc, "2 MiB folios that one fault filled")                                 \
+  X(swap_file_write, "bytes written to the backing file")                                  \
+  X(swap_file_read, "bytes read from the backing file")                                    \
+  X(swap_corrupt, "pages whose checksum or read failed")                                   \
+  X(tlb_flush_calls, "system calls that took translations away")                           \
+  X(mmu_take_calls, "calls that took pages away")                                          \
+  X(mmu_install_calls, "calls that brought pages in")                                      \
+  X(mmu_busy, "pages that the kernel held")                                                \
+  X(compact_migrate_scanned, "frames looked at by the migrate scanner")                    \
+  X(compact_free_scanned, "frames looked at by the free scanner")                          \
+  X(compact_isolated, "frames isolated for migration")                                     \
+  X(compact_stall, "direct compactions")                                                   \
+  X(compact_fail, "direct compactions that gave nothing")                                  \
+  X(compact_success, "direct compactions that gave the block asked for")                   \
+  X(compact_daemon_wake, "background compactions")                                         \
+  X(pgmigrate_success, "frames migrated")                                                  \
+  X(pgmigrate_fail, "frames that would not migrate")                                       \
+  X(balloon_inflate, "frames given back to the operating system")                          \
+  X(balloon_deflate, "frames taken back from the operating system")                        \
+  X(balloon_migrate, "balloon frames migrated")                                            \
+  X(fork_calls, "forks")                                                                   \
+  X(cma_alloc_success, "contiguous allocations served")                                    \
+  X(cma_alloc_fail, "contiguous allocations refused")
+
+enum class Event : std::uint8_t {
+#define BUOY_EVENT_ENUM(name, text) name,
+  BUOY_EVENTS(BUOY_EVENT_ENUM)
+#undef BUOY_EVENT_ENUM
+      kCount
+};
+
+inline constexpr std::size_t kEventCount = static_cast<std::size_t>(Event::kCount);
+
+[[nodiscard]] std::string_view event_name(Event e);
+
+class Counters {
+ public:
+  void add(Event e, std::uint64_t n = 1) {
+    shards_[sys::current_cpu() % kShards].values[static_cast<std::size_t>(e)].fetch_add(
+        n, std::memory_order_relaxed);
+  }
+  [[nodiscard]] std::uint64_t read(Event e) const {
+    std::uint64_t sum = 0;
+    for (const Shard& s : shards_)
+      sum += s.values[static_cast<std::size_t>(e)].load(std::memory_order_relaxed);
+    return sum;
+  }
+  // For a fork child, whose history starts anew. No other thread may run.
+  void reset() {
+    for (Shard& s : shards_)
+      for (auto& v : s.values) v.store(0, std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr std::size_t kShards = 8;
+  struct alignas(128) Shard {
+    std::array<std::atomic<std::uint64_t>, kEventCount> values{};
+  };
+  std::array<Shard, kShards> shards_{};
+};
+
+}  // namespace buoy

@@ -1,0 +1,154 @@
+#include "base/sys.h"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace buoy::sys {
+
+Result<std::byte*> reserve(std::size_t bytes, std::size_t alignment, int prot) {
+  const std::size_t padded = bytes + (alignment > 4096 ? alignment : 0);
+  if (padded < bytes) return Error{ENOMEM};
+  const long raw = call(SYS_mmap, 0, static_cast<long>(padded), prot,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (raw < 0) return Error{static_cast<int>(-raw)};
+  const auto start = static_cast<std::uintptr_t>(raw);
+  const std::uintptr_t aligned = (start + alignment - 1) & ~(alignment - 1);
+  if (aligned > start) call(SYS_munmap, raw, static_cast<long>(aligned - start));
+  const std::uintptr_t end = start + padded;
+  if (end > aligned + bytes) {
+    call(SYS_munmap, static_cast<long>(aligned + bytes),
+         static_cast<long>(end - (aligned + bytes)));
+  }
+  return reinterpret_cast<std::byte*>(aligned);
+}
+
+void unmap(void* p, std::size_t bytes) {
+  const long rc = call(SYS_munmap, ptr(p), static_cast<long>(bytes));
+  BUOY_DCHECK(rc == 0);
+  (void)rc;
+}
+
+int advise(void* p, std::size_t bytes, int advice) {
+  return static_cast<int>(call(SYS_madvise, ptr(p), static_cast<long>(bytes), advice));
+}
+
+int gettid() { return static_cast<int>(call(SYS_gettid)); }
+
+std::uint64_t monotonic_ns() {
+  timespec now{};
+  // The vDSO's clock: no system call, no errno on success.
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+unsigned online_cpus() {
+  unsigned long mask[16] = {};
+  const long bytes = call(SYS_sched_getaffinity, 0, sizeof mask, ptr(mask));
+  if (bytes <= 0) return 1;
+  unsigned cpus = 0;
+  for (const unsigned long word : mask)
+    cpus += static_cast<unsigned>(__builtin_popcountl(word));
+  return cpus == 0 ? 1 : cpus;
+}
+
+void futex_wait(const void* word, std::uint32_t expected, std::uint64_t timeout_ns) {
+  timespec timeout{static_cast<time_t>(timeout_ns / 1'000'000'000U),
+                   static_cast<long>(timeout_ns % 1'000'000'000U)};
+  call(SYS_futex, ptr(word), FUTEX_WAIT_PRIVATE, static_cast<long>(expected),
+       timeout_ns == 0 ? 0 : ptr(&timeout));
+}
+
+void futex_wake(const void* word, int waiters) {
+  call(SYS_futex, ptr(word), FUTEX_WAKE_PRIVATE, waiters);
+}
+
+void complain(std::string_view text) {
+  char line[512];
+  constexpr std::string_view prefix = "buoy: ";
+  std::size_t size = 0;
+  for (const char c : prefix) line[size++] = c;
+  for (const char c : text)
+    if (size < sizeof line - 1) line[size++] = c;
+  line[size++] = '\n';
+  call(SYS_write, 2, ptr(line), static_cast<long>(size));
+}
+
+Line& Line::text(std::string_view s) {
+  for (const char c : s)
+    if (size_ < kCapacity) buffer_[size_++] = c;
+  return *this;
+}
+
+Line& Line::number(std::uint64_t n) {
+  char digits[20];
+  std::size_t count = 0;
+  do {
+    digits[count++] = static_cast<char>('0' + n % 10);
+    n /= 10;
+  } while (n != 0);
+  while (count > 0) text({&digits[--count], 1});
+  return *this;
+}
+
+Line& Line::hex(std::uint64_t n) {
+  constexpr char kDigits[] = "0123456789abcdef";
+  text("0x");
+  int shift = 60;
+  while (shift > 0 && (n >> shift) == 0) shift -= 4;
+  for (; shift >= 0; shift -= 4) text({&kDigits[(n >> shift) & 15U], 1});
+  return *this;
+}
+
+long read_file(const char* path, char* buffer, std::size_t capacity) {
+  const long fd = call(SYS_openat, AT_FDCWD, ptr(path), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return fd;
+  std::size_t size = 0;
+  long got = 0;
+  while (size < capacity) {
+    got = call(SYS_read, fd, ptr(buffer + size), static_cast<long>(capacity - size));
+    if (got == -EINTR) continue;
+    if (got <= 0) break;
+    size += static_cast<std::size_t>(got);
+  }
+  call(SYS_close, fd);
+  return got < 0 ? got : static_cast<long>(size);
+}
+
+}  // namespace buoy::sys
+
+namespace buoy {
+
+void check_failed(const char* condition, const char* file, int line) {
+  sys::Line()
+      .text("internal error, stopping before data is harmed: ")
+      .text(condition)
+      .text(" at ")
+      .text(file)
+      .text(":")
+      .number(static_cast<std::uint64_t>(line))
+      .complain();
+  // abort() of libc may run a program's handler that touches managed memory: die at once.
+  const long pid = sys::call(SYS_getpid);
+  struct {
+    void* handler;
+    unsigned long flags;
+    void* restorer;
+    unsigned long mask;
+  } fallback{nullptr, 0, nullptr, 0};
+  sys::call(SYS_rt_sigaction, SIGABRT, sys::ptr(&fallback), 0, 8);
+  const unsigned long unblock = 1UL << (SIGABRT - 1);
+  sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::ptr(&unblock), 0, 8);
+  sys::call(SYS_tgkill, pid, sys::gettid(), SIGABRT);
+  for (;;) sys::call(SYS_exit_group, 134);
+}
+
+}  // namespace buoy

@@ -1,0 +1,78 @@
+// Raw system calls, and the few kernel helpers that everything above needs.
+//
+// Raw: they neither touch errno (a bare thread has none worth the name) nor go through libc
+// symbols that a preload library may have interposed. Results are the kernel's: >= 0, or -errno.
+// Async-signal-safe, all of them.
+#pragma once
+
+#include <sys/syscall.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace buoy::sys {
+
+#if defined(__x86_64__)
+inline long call(long nr, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0) {
+  long ret;
+  register long r10 __asm__("r10") = d;
+  register long r8 __asm__("r8") = e;
+  register long r9 __asm__("r9") = f;
+  __asm__ volatile("syscall"
+                   : "=a"(ret)
+                   : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                   : "rcx", "r11", "memory");
+  return ret;
+}
+#else
+#error "only x86-64 has raw system calls here so far"
+#endif
+
+inline long ptr(const void* p) { return reinterpret_cast<long>(p); }
+
+// Anonymous private memory that is only reserved until touched (MAP_NORESERVE). `alignment` is a
+// power of two, at least a page. The result is page-aligned and reads as zeros.
+[[nodiscard]] Result<std::byte*> reserve(std::size_t bytes, std::size_t alignment, int prot);
+void unmap(void* p, std::size_t bytes);
+[[nodiscard]] int advise(void* p, std::size_t bytes, int advice);  // 0 or -errno
+
+[[nodiscard]] int gettid();
+[[nodiscard]] std::uint64_t monotonic_ns();
+[[nodiscard]] unsigned online_cpus();
+
+// The CPU this thread runs on, without a system call. A hint: it may be stale on return.
+inline unsigned current_cpu() {
+  // The kernel keeps (node << 12 | cpu) in the limit of this segment; the vDSO reads it the same.
+  unsigned p = 0;
+  __asm__("lsl %1, %0" : "=r"(p) : "r"(0x7bU));
+  return p & 0xfffU;
+}
+
+// Futex wait and wake, private to the process.
+void futex_wait(const void* word, std::uint32_t expected, std::uint64_t timeout_ns = 0);
+void futex_wake(const void* word, int waiters);
+
+// Writes "buoy: <text>\n" to stderr, in one write.
+void complain(std::string_view text);
+// A line put together without allocation: text, a number, text.
+class Line {
+ public:
+  Line& text(std::string_view s);
+  Line& number(std::uint64_t n);
+  Line& hex(std::uint64_t n);
+  void complain() const { sys::complain({buffer_, size_}); }
+  [[nodiscard]] std::string_view view() const { return {buffer_, size_}; }
+
+ private:
+  static constexpr std::size_t kCapacity = 480;
+  char buffer_[kCapacity];
+  std::size_t size_ = 0;
+};
+
+// Reads a whole small file (procfs, sysfs) into `buffer`; the bytes read, or -errno.
+[[nodiscard]] long read_file(const char* path, char* buffer, std::size_t capacity);
+
+}  // namespace buoy::sys

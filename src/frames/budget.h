@@ -1,0 +1,78 @@
+// Budget: how many pages may be resident, and who may have the last of them.
+//
+//   0 ......................... high ... low ... reserve | limit
+//   ^ used                      background reclaim runs  ^ only reclaim may charge here
+//                               from `low` until `high`
+//
+// used = populated pages at addresses + populated pages in shadows + the arena's frames.
+// A page is charged BEFORE it is populated and uncharged AFTER it is gone, so that the resident
+// memory never passes the limit, not for a moment. Lock-free; async-signal-safe.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/units.h"
+
+namespace buoy {
+
+enum class Charge : std::uint8_t {
+  kOrdinary,  // leaves the reserve alone
+  kReclaim,   // frees more than it takes: may use the reserve
+};
+
+class Budget {
+ public:
+  // The smallest limit that can work: the reserve, and something to manage. Bytes.
+  static constexpr ByteSize kMinimum = ByteSize{16} << 20;
+
+  void set_limit(PageCount limit) { limit_.store(limit.value(), std::memory_order_relaxed); }
+  [[nodiscard]] PageCount limit() const {
+    return PageCount(limit_.load(std::memory_order_relaxed));
+  }
+  // Kept back for reclaim: two pageblocks, at most an eighth.
+  [[nodiscard]] PageCount reserve() const {
+    const std::uint64_t eighth = limit().value() / 8;
+    return PageCount(eighth < 2 * kPagesPerBlock ? eighth : 2 * kPagesPerBlock);
+  }
+  // Free pages below which the background reclaimer starts, and up to which it goes on.
+  [[nodiscard]] PageCount low_watermark() const {
+    return reserve() + PageCount(limit().value() / 64);
+  }
+  [[nodiscard]] PageCount high_watermark() const {
+    return reserve() + PageCount(limit().value() / 24);
+  }
+
+  [[nodiscard]] bool try_charge(PageCount n, Charge kind = Charge::kOrdinary) {
+    const std::uint64_t ceiling = kind == Charge::kReclaim
+                                      ? limit().value()
+                                      : limit().value() - reserve().value();
+    std::uint64_t used = used_.load(std::memory_order_relaxed);
+    do {
+      if (used + n.value() > ceiling) return false;
+    } while (!used_.compare_exchange_weak(used, used + n.value(), std::memory_order_relaxed));
+    std::uint64_t peak = peak_.load(std::memory_order_relaxed);
+    while (used + n.value() > peak &&
+           !peak_.compare_exchange_weak(peak, used + n.value(), std::memory_order_relaxed)) {
+    }
+    return true;
+  }
+  void uncharge(PageCount n) { used_.fetch_sub(n.value(), std::memory_order_relaxed); }
+
+  [[nodiscard]] PageCount used() const { return PageCount(used_.load(std::memory_order_relaxed)); }
+  [[nodiscard]] PageCount peak() const { return PageCount(peak_.load(std::memory_order_relaxed)); }
+  [[nodiscard]] PageCount free() const {
+    const std::uint64_t l = limit().value();
+    const std::uint64_t u = used().value();
+    return PageCount(u < l ? l - u : 0);
+  }
+  [[nodiscard]] bool is_below_low() const { return free() < low_watermark(); }
+  [[nodiscard]] bool is_above_high() const { return free() >= high_watermark(); }
+
+ private:
+  std::atomic<std::uint64_t> limit_{0};
+  std::atomic<std::uint64_t> used_{0};
+  std::atomic<std::uint64_t> peak_{0};
+};
+
+}  // namespace buoy

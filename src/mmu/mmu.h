@@ -1,0 +1,166 @@
+// Mmu: the one small interface between the manager and whatever maps pages.
+//
+// UffdMmu drives real memory through userfaultfd; SoftMmu is a page table in software, for tests
+// and simulation. The manager above is the same code for both.
+//
+// Every Reservation is two ranges of one length: the pages' own addresses, and their shadow.
+//
+//        address   [ A | B | . | . | E | ... ]     A, B, E: mapped, ordinary loads and stores
+//        shadow    [ . | . | C | . | e | ... ]     C: taken away, resident, ours alone
+//                                                  E+e: given back by copy; e is a stale shadow
+// A page is at its address, in the shadow, in both (for a moment, and both count), or nowhere.
+//
+// The Mmu keeps no per-page state: the caller's PTEs do, and the caller's leaf lock orders the
+// calls on one page. Calls on different pages may run at the same time. No call takes an engine
+// lock, allocates managed memory or throws; every call may be made inside a fault.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/result.h"
+#include "base/units.h"
+
+namespace buoy::mmu {
+
+// Why a run stopped before its end (or did not).
+enum class Outcome : std::uint8_t {
+  kDone,      // the whole run
+  kBusy,      // the next page is pinned by the kernel or shared since a fork; it stays as it is
+  kExists,    // something is already where the next page would go
+  kMissing,   // nothing is where the next page should come from
+  kLocked,    // the next page lies in mlocked or non-writable memory, which cannot be moved
+  kNoMemory,  // the kernel has no memory to give
+  kFailed,    // anything else: the mapping is not what we made it
+};
+
+// Pages handled from the start of the run, and why no more. `done` == the whole run iff kDone.
+struct Progress {
+  PageCount done;
+  Outcome outcome = Outcome::kDone;
+  [[nodiscard]] bool complete() const { return outcome == Outcome::kDone; }
+};
+
+enum class Stores : std::uint8_t { kAllowed, kTrapped };
+enum class Return : std::uint8_t { kMoved, kCopied };  // kCopied leaves a stale shadow behind
+enum class Access : std::uint8_t { kNone, kRead, kReadWrite, kReadExec, kReadWriteExec };
+enum class Backing : std::uint8_t { kSmall, kHugeWherePossible };
+
+// Two ranges of one length. Created by reserve(); plain data afterwards.
+struct Reservation {
+  Vpn base;           // block-aligned
+  Vpn shadow;         // block-aligned
+  PageCount pages;    // whole blocks
+  Backing backing = Backing::kSmall;
+  [[nodiscard]] bool contains(Vpn v) const { return v >= base && v < base + pages; }
+  [[nodiscard]] Vpn shadow_of(Vpn v) const { return shadow + (v - base); }
+};
+
+struct GiveBackResult {
+  Progress progress;
+  Return how = Return::kMoved;
+};
+
+// A fault as the hardware saw it.
+struct Fault {
+  Vpn vpn;
+  std::uintptr_t address = 0;  // exact where the delivery tells, else the page's first byte
+  bool is_store = false;
+  bool is_protection = false;  // the page is there, stores are trapped
+  int tid = 0;                 // thread delivery: who faulted
+};
+
+enum class Verdict : std::uint8_t {
+  kResolved,  // the access may be tried again
+  kForeign,   // not managed memory: somebody else's SIGBUS
+  kBusError,  // the toucher gets SIGBUS (purged, lost or unreadable page)
+};
+
+class FaultSink {
+ public:
+  // Runs in the faulting thread (signal delivery) or a handler thread, all signals masked.
+  virtual Verdict on_fault(const Fault& fault) = 0;
+
+ protected:
+  ~FaultSink() = default;
+};
+
+// What calls cost here, in nanoseconds, measured at start and kept up while running.
+struct Costs {
+  std::uint32_t take_run_ns = 0;     // one call of take, shootdown included
+  std::uint32_t move_back_ns = 0;    // giving one page back by MOVE
+  std::uint32_t copy_page_ns = 0;    // installing one page by COPY
+};
+
+class Mmu {
+ public:
+  virtual ~Mmu() = default;
+
+  // ---- Reservations -------------------------------------------------------------------------
+  // Two ranges of `pages` (rounded up to whole blocks), access kNone until permit(). A non-zero
+  // `hint` asks for that address (EEXIST if taken). ENOMEM, EINVAL.
+  virtual Result<Reservation> reserve(PageCount pages, Backing backing, Vpn hint = Vpn()) = 0;
+  // Gives both ranges back to the system, whatever is in them.
+  virtual void release(const Reservation& r) = 0;
+  // Sets what the program may do with a run, at both ranges; contents stay. 0 or errno.
+  virtual Status permit(const Reservation& r, PageRun run, Access access) = 0;
+
+  // ---- Pages --------------------------------------------------------------------------------
+  // Pages appear at their address with these bytes (run.count * 4096 of them), or with zeros.
+  // Never over something that is there (kExists).
+  virtual Progress install(const Reservation& r, PageRun run, const std::byte* bytes,
+                           Stores stores) = 0;
+  virtual Progress install_zeros(const Reservation& r, PageRun run) = 0;
+
+  // Whatever is populated in the run goes to the shadow, each page atomically: from then on no
+  // store reaches it. Holes are allowed and count as done. A page given back by copy must have
+  // its stale shadow dropped first (kExists). Loses store trapping.
+  virtual Progress take(const Reservation& r, PageRun run) = 0;
+  // From the shadow to the address, stores allowed. Every page of the run must be in the shadow.
+  // kMoved: the shadow is empty now. kCopied: it still holds the page, to be dropped some time.
+  // `allowed` kMoved forbids the copy (no budget for a second frame).
+  virtual GiveBackResult give_back(const Reservation& r, PageRun run, Return allowed) = 0;
+  // Which way give_back() would go now for so many pages; what the caller must charge for.
+  [[nodiscard]] virtual Return preferred_return(PageCount n) const = 0;
+
+  // Stores to populated pages of the run trap, or no longer do. Holes are allowed.
+  virtual Progress protect(const Reservation& r, PageRun run) = 0;
+  virtual Progress unprotect(const Reservation& r, PageRun run) = 0;
+
+  // The contents at the address are forgotten, as by MADV_DONTNEED: the user asked for it.
+  // Reads of the page afterwards fault. Holes are allowed. kLocked where the kernel refuses.
+  virtual Progress discard(const Reservation& r, PageRun run) = 0;
+  // The same for the shadow.
+  virtual void drop_shadow(const Reservation& r, PageRun run) = 0;
+  // Stops sharing a page with a fork relative, by a store that changes nothing.
+  virtual void unshare(const Reservation& r, Vpn vpn) = 0;
+
+  // The page's bytes in the shadow. Readable while the caller knows it is there.
+  [[nodiscard]] virtual const std::byte* shadow_bytes(const Reservation& r, Vpn vpn) = 0;
+  // The page's bytes at its address, for a page whose stores are trapped.
+  [[nodiscard]] virtual const std::byte* mapped_bytes(const Reservation& r, Vpn vpn) = 0;
+  // Room for contents in the shadow where nothing is: fill it, then give_back(kMoved).
+  // Null if the system has no memory. Empty pages come out as zeros.
+  [[nodiscard]] virtual std::byte* stage(const Reservation& r, PageRun run) = 0;
+
+  // Touches of the page raise SIGBUS until something is installed or the poison is withdrawn.
+  // False where the kernel cannot; signal delivery does not need it.
+  virtual bool poison(const Reservation& r, Vpn vpn) = 0;
+  virtual void unpoison(const Reservation& r, Vpn vpn) = 0;
+  // Thread delivery: whoever waits for these pages tries again.
+  virtual void wake(const Reservation& r, PageRun run) = 0;
+
+  // ---- The whole ----------------------------------------------------------------------------
+  [[nodiscard]] virtual Costs costs() const = 0;
+  // The kernel's page tables of our ranges, bytes (an upper bound from what was populated).
+  [[nodiscard]] virtual ByteSize pagetable_bytes() const = 0;
+
+  // fork: before (all ranges become visible to a child), then behind it on either side. In the
+  // child every range is registered anew; store trapping is lost there. EPERM and others: the
+  // child must not go on.
+  virtual void before_fork() = 0;
+  virtual void after_fork_in_parent() = 0;
+  virtual Status after_fork_in_child() = 0;
+};
+
+}  // namespace buoy::mmu

@@ -1,0 +1,103 @@
+// SwapStack: the tiers below resident memory, behind one interface.
+//
+//   tier 1  zram device: compressed objects in the zpool (same-filled pages: no object)
+//   tier 2  backing file: compressed objects, checksummed, written in batches   (optional)
+//
+// A stored page is named by a SwapEntry, which fits into a PTE and stays the same while the page
+// changes tiers (the entry indexes a table of 8-byte words; compaction and write-back change the
+// word, not the PTE). One owner per entry: the caller orders load and free of the same entry.
+//
+// No call takes a leaf lock. store() and write_back() may block on memory and on the disk;
+// load() may block on the disk if is_slow() said so (or became true meanwhile).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/counters.h"
+#include "base/result.h"
+#include "base/units.h"
+#include "frames/budget.h"
+
+namespace buoy::frames {
+class Arena;
+}
+
+namespace buoy::swap {
+
+// What a PTE holds of a page that is in a tier: 32 bits, never 0.
+class SwapEntry {
+ public:
+  constexpr SwapEntry() = default;
+  constexpr explicit SwapEntry(std::uint32_t bits) : bits_(bits) {}
+  [[nodiscard]] constexpr std::uint32_t bits() const { return bits_; }
+  [[nodiscard]] constexpr bool is_none() const { return bits_ == 0; }
+  constexpr bool operator==(const SwapEntry&) const = default;
+
+ private:
+  std::uint32_t bits_ = 0;
+};
+
+enum class StoreOutcome : std::uint8_t { kStored, kFull };
+enum class LoadOutcome : std::uint8_t { kLoaded, kCorrupt };
+
+enum class CompressorKind : std::uint8_t { kLz4, kZstd, kNone };
+
+struct SwapOptions {
+  CompressorKind compressor = CompressorKind::kLz4;
+  // Null or "none": no file. "auto": an unlinked file in $TMPDIR. Otherwise a path.
+  const char* backing_file = nullptr;
+};
+
+struct SwapStats {
+  std::uint64_t compressed_pages = 0;           // pages in tier 1, same-filled ones included
+  ByteSize compressed_bytes = 0;                // stored size in tier 1, headers included
+  ByteSize compressed_original_bytes = 0;       // their size before
+  std::uint64_t same_filled_pages = 0;
+  std::uint64_t incompressible_pages = 0;       // stored as they are
+  ByteSize backing_file_bytes = 0;              // bytes of the file in use
+  ByteSize metadata_bytes = 0;                  // tables, buffers; the zpool's included
+};
+
+class SwapStack {
+ public:
+  // Errors: EINVAL; the file's errno. Nothing is kept on failure.
+  [[nodiscard]] static Result<SwapStack*> create(const SwapOptions& options, frames::Arena& arena,
+                                                 Counters& counters);
+  static void destroy(SwapStack* stack);
+
+  // Stores the 4096 bytes. kFull: no tier has room (the arena may not grow, the file is full).
+  // The page's bytes may change under our eyes (the caller drops the result then): no overrun.
+  [[nodiscard]] StoreOutcome store(const std::byte* page, SwapEntry* entry);
+  // The 4096 bytes to `out`; the entry stays. kCorrupt: unreadable, or the checksum is wrong.
+  [[nodiscard]] LoadOutcome load(SwapEntry entry, std::byte* out);
+  void free(SwapEntry entry);
+
+  // Would load() wait for the disk?
+  [[nodiscard]] bool is_slow(SwapEntry entry) const;
+  // Is the page in the backing file rather than compressed in memory?
+  [[nodiscard]] bool is_backed(SwapEntry entry) const;
+
+  // Moves the oldest compressed pages to the file until about `goal` arena frames became free;
+  // frames freed. 0 when there is no file or it takes no more.
+  PageCount write_back(PageCount goal);
+  // Moves objects together and gives empty zspages' frames back to the arena; frames freed.
+  PageCount compact();
+  [[nodiscard]] bool has_file() const;
+
+  [[nodiscard]] SwapStats stats() const;
+  // Whole-structure check of the accounting equations; aborts on a violation.
+  void validate();
+
+  // fork. The child shares the open file with its parent: what is in the file stays readable,
+  // the child allocates no slot of it that the parent might reuse (see swap's own notes).
+  void before_fork();
+  void after_fork_in_parent();
+  void after_fork_in_child();
+
+ private:
+  SwapStack() = default;
+  ~SwapStack() = default;
+};
+
+}  // namespace buoy::swap
