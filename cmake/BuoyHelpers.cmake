@@ -1,0 +1,66 @@
+# Helpers of CMakeLists.txt: what a layer is made of, and where an archive is.
+
+# Reads `layer: allowed layers` lines into BUOY_LAYERS and BUOY_LAYER_DEPS_<layer>.
+macro(buoy_read_layers table)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${table})
+  file(STRINGS ${table} lines REGEX "^[a-z]+:")
+  set(BUOY_LAYERS "")
+  foreach(line IN LISTS lines)
+    string(REGEX MATCH "^([a-z]+):(.*)$" _ "${line}")
+    set(layer ${CMAKE_MATCH_1})
+    separate_arguments(BUOY_LAYER_DEPS_${layer} UNIX_COMMAND "${CMAKE_MATCH_2}")
+    list(APPEND BUOY_LAYERS ${layer})
+  endforeach()
+endmacro()
+
+# The sources of a folder that belong to the product.
+function(buoy_glob_sources out dir)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cc)
+  list(FILTER sources EXCLUDE REGEX "_(test|bench|fuzz|testing)\\.cc$")
+  set(${out} ${sources} PARENT_SCOPE)
+endfunction()
+
+# The object libraries of those of the given layers that have sources.
+function(buoy_object_targets out)
+  set(targets "")
+  foreach(layer IN LISTS ARGN)
+    if(TARGET buoy_${layer})
+      list(APPEND targets buoy_${layer})
+    endif()
+  endforeach()
+  set(${out} ${targets} PARENT_SCOPE)
+endfunction()
+
+function(buoy_find_archive var name)
+  find_library(${var} NAMES lib${name}.a)
+  if(NOT ${var})
+    message(FATAL_ERROR "lib${name}.a not found; `./dev build` installs what is needed")
+  endif()
+endfunction()
+
+# Linking jemalloc replaces malloc, so only what includes its header gets it.
+function(buoy_link_jemalloc_if_used target)
+  foreach(source IN LISTS ARGN)
+    file(STRINGS ${source} hit REGEX "#include <jemalloc/jemalloc\\.h>")
+    if(hit)
+      buoy_find_archive(JEMALLOC_PIC_ARCHIVE jemalloc_pic)
+      target_link_libraries(${target} PRIVATE ${JEMALLOC_PIC_ARCHIVE} m)
+      return()
+    endif()
+  endforeach()
+endfunction()
+
+# An executable over one layer and the layers it may use, and no others: a layer's tests build and
+# run while the layers above it do not compile.
+function(buoy_add_layer_executable target layer)
+  set(layers ${BUOY_LAYER_DEPS_${layer}} ${layer})
+  set(helpers "")
+  foreach(each IN LISTS layers)
+    file(GLOB_RECURSE found CONFIGURE_DEPENDS src/${each}/*_testing.cc)
+    list(APPEND helpers ${found})
+  endforeach()
+  buoy_object_targets(targets ${layers})
+  add_executable(${target} ${ARGN} ${helpers})
+  target_link_libraries(${target} PRIVATE
+    ${targets} buoy_common buoy_sanitize buoy_libs buoy_tool_libs ${CMAKE_DL_LIBS})
+endfunction()
