@@ -1,0 +1,162 @@
+// Arena: the frames that are on no LRU. What they hold belongs to the compressed pool, to
+// contiguous buffers, to users' drivers and to the balloon.
+//
+//   reserved address space (grows with nothing but use)
+//   | block 0: 2 MiB | block 1 | ... never taken ... |
+//     present: charged to the Budget as a whole, backed by a huge page where the system allows
+//     absent:  costs nothing
+//
+// A block is charged before its first frame is given out and uncharged after its memory went back
+// to the system. So the arena's charge is always 2 MiB x blocks taken, whatever is free inside:
+// what is free inside is memory that the program has lost, and the allocator's whole aim is to
+// keep blocks either full or empty.
+//
+//   blocks taken x 512 = frames allocated + frames cached per CPU + frames free in the zone
+//
+// Thread-safe. Every call may be made with a leaf lock held; none makes a system call except
+// those that take or return a block. Callers have signals blocked.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/check.h"
+#include "base/counters.h"
+#include "base/lock.h"
+#include "base/result.h"
+#include "base/units.h"
+#include "frames/budget.h"
+#include "frames/frame_cache.h"
+#include "frames/page.h"
+#include "frames/pageblock.h"
+#include "frames/place.h"
+#include "frames/zone.h"
+
+namespace buoy::frames {
+
+struct FrameRequest {
+  Order order;
+  MigrateType type = MigrateType::kUnmovable;
+  FrameOwner owner = FrameOwner::kNone;
+  // Whether growing the arena may use the budget's reserve. kReclaim is for who frees more than
+  // it takes. kOrdinary also leaves the last free frames (Watermarks::min) to reclaim.
+  Charge charge = Charge::kOrdinary;
+};
+
+// Frames of the arena itself, in frames.
+struct Watermarks {
+  PageCount min;   // below: only Charge::kReclaim takes frames
+  PageCount high;  // above: wholly free blocks go back to the system at once
+};
+
+// A moment's snapshot, taken under the zone lock.
+struct ArenaStats {
+  PageCount taken;      // charged to the budget
+  PageCount free;       // in the zone's lists
+  PageCount cached;     // in per-CPU caches
+  PageCount allocated;  // the rest
+  std::uint32_t blocks = 0;
+  std::uint32_t whole_free_blocks = 0;
+  std::array<std::array<std::uint64_t, kMaxOrder + 1>, kMigrateTypes> free_runs{};
+};
+
+class Arena {
+ public:
+  // Reserves address space for `max_bytes`, and for more where the process has room: a budget may
+  // be raised later. ENOMEM when not even max_bytes can be reserved. EINVAL for zero.
+  [[nodiscard]] static Result<Arena*> create(Budget& budget, Counters& counters,
+                                             ByteSize max_bytes);
+  // Uncharges what was taken. Nobody may use the arena or its frames any more.
+  static void destroy(Arena* arena);
+
+  // A naturally aligned run of 2^order frames, contents undefined; none() when the arena neither
+  // has it nor may grow. The first frame's Page is the run's.
+  [[nodiscard]] Pfn try_allocate(const FrameRequest& request);
+  void release(Pfn head);
+  // `count` single frames (request.order is 0), all or none; neighbours where that costs nothing.
+  // At most FrameBatch::kCapacity.
+  [[nodiscard]] bool try_allocate_frames(const FrameRequest& request, Pfn* out, unsigned count);
+  void release_frames(const Pfn* frames, unsigned count);
+
+  // Empties the per-CPU caches into the zone.
+  void drain_caches();
+  // Drains, and returns wholly free blocks beyond `keep` to the system. Frames returned.
+  PageCount trim(std::uint32_t keep = 0);
+
+  [[nodiscard]] Page& page(Pfn pfn) const { return pages_[pfn.value()]; }
+  [[nodiscard]] std::byte* pointer(Pfn pfn) const {
+    return base_ + (std::size_t{pfn.value()} << kPageShift);
+  }
+  [[nodiscard]] bool contains(const void* p) const {
+    const auto* at = static_cast<const std::byte*>(p);
+    return at >= base_ && at < base_ + bytes_;
+  }
+  [[nodiscard]] Pfn pfn_of(const void* p) const {
+    BUOY_DCHECK(contains(p));
+    return Pfn(static_cast<std::uint32_t>(
+        static_cast<std::size_t>(static_cast<const std::byte*>(p) - base_) >> kPageShift));
+  }
+
+  [[nodiscard]] ArenaStats stats();
+  // Pages charged to the budget, without a lock.
+  [[nodiscard]] PageCount taken() const {
+    return PageCount(taken_blocks_.load(std::memory_order_relaxed) * kPagesPerBlock);
+  }
+  [[nodiscard]] PageCount block_free_frames(std::uint32_t block);
+  // Blocks that were ever taken are numbered below this.
+  [[nodiscard]] std::uint32_t block_span() const {
+    return block_span_.load(std::memory_order_acquire);
+  }
+  // mem_map and pageblocks that are resident.
+  [[nodiscard]] ByteSize metadata_bytes() const;
+  [[nodiscard]] Watermarks watermarks() const;
+  [[nodiscard]] Budget& budget() const { return budget_; }
+  [[nodiscard]] Counters& counters() const { return counters_; }
+
+  // Asserts the accounting equation and every list. The arena must be quiet (no call under way).
+  void validate();
+
+ private:
+  template <typename T, typename... Args>
+  friend Result<T*> place(Args&&... args);
+  template <typename T>
+  friend void displace(T* object);
+
+  static constexpr unsigned kCaches = 8;
+
+  Arena(Budget& budget, Counters& counters)
+      : budget_(budget), counters_(counters), zone_(pages_, blocks_) {}
+  ~Arena() = default;
+  [[nodiscard]] Status reserve(ByteSize max_bytes);
+
+  [[nodiscard]] Pfn take_locked(const FrameRequest& request) BUOY_REQUIRES(lock_);
+  [[nodiscard]] bool may_take_locked(const FrameRequest& request) BUOY_REQUIRES(lock_);
+  // Takes one more block. False when the budget refuses or the address space is used up.
+  [[nodiscard]] bool try_grow(const FrameRequest& request) BUOY_EXCLUDES(lock_);
+  [[nodiscard]] bool pick_absent_locked(std::uint32_t* block) BUOY_REQUIRES(lock_);
+  // Returns a wholly free block if there are more than `keep`; false if not.
+  [[nodiscard]] bool return_block(std::uint32_t keep) BUOY_EXCLUDES(lock_);
+  [[nodiscard]] Pfn try_allocate_slow(const FrameRequest& request);
+  void give_batch(const FrameBatch& batch) BUOY_EXCLUDES(lock_);
+  void mark_allocated(Pfn head, const FrameRequest& request);
+  [[nodiscard]] FrameCache& cache() { return caches_[sys::current_cpu() % kCaches]; }
+
+  Budget& budget_;
+  Counters& counters_;
+  std::byte* base_ = nullptr;
+  ByteSize bytes_ = 0;
+  std::uint32_t block_count_ = 0;  // of the reservation
+  ReservedArray<Page> pages_;
+  ReservedArray<Pageblock> blocks_;
+
+  Mutex<LockRank::kZone> lock_;
+  Zone zone_ BUOY_GUARDED_BY(lock_);
+  std::uint32_t lowest_absent_ BUOY_GUARDED_BY(lock_) = 0;  // no absent block below it
+  std::atomic<std::uint32_t> block_span_{0};
+  std::atomic<std::uint64_t> taken_blocks_{0};   // charged: arriving, present and leaving
+  std::array<FrameCache, kCaches> caches_{};
+};
+
+}  // namespace buoy::frames
