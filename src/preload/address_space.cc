@@ -1,0 +1,312 @@
+#include "preload/address_space.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+
+#include "base/sys.h"
+#include "preload/mapping_policy.h"
+#include "preload/runtime.h"
+
+namespace buoy::preload::address_space {
+namespace {
+
+// The end of user space on x86-64 with four page-table levels, which is all that mmap hands out
+// without being asked for more.
+constexpr std::uintptr_t kUserEnd = (std::uintptr_t{1} << 47) - kPageSize;
+
+// A page-aligned range of user space.
+struct Range {
+  std::uintptr_t begin = 0;
+  std::uintptr_t end = 0;
+  [[nodiscard]] bool is_empty() const { return begin == end; }
+  [[nodiscard]] std::size_t bytes() const { return end - begin; }
+  [[nodiscard]] void* pointer() const {
+    return reinterpret_cast<void*>(begin);  // NOLINT(performance-no-int-to-ptr)
+  }
+};
+
+// The pages of [address, address + length), as the kernel counts them.
+// EINVAL: misaligned or wrapping; ENOMEM: beyond user space.
+Result<Range> range_of(const void* address, std::size_t length) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(address);
+  if (begin % kPageSize != 0) return Error{EINVAL};
+  const std::size_t rounded = PageCount::covering(length).bytes();
+  if (length != 0 && rounded < length) return Error{EINVAL};
+  if (begin > kUserEnd || rounded > kUserEnd - begin) return Error{ENOMEM};
+  return Range{begin, begin + rounded};
+}
+
+// The pages that [address, address + length) touches: mlock and munlock round the address down.
+Result<Range> range_touching(const void* address, std::size_t length) {
+  const std::size_t into_page = reinterpret_cast<std::uintptr_t>(address) % kPageSize;
+  return range_of(static_cast<const std::byte*>(address) - into_page, length + into_page);
+}
+
+enum class Owner { kPool, kKernel };
+
+struct Stretch {
+  Range range;
+  Owner owner = Owner::kKernel;
+};
+
+Owner owner_of(const Pool& pool, std::uintptr_t address) {
+  const void* p = reinterpret_cast<const void*>(address);  // NOLINT(performance-no-int-to-ptr)
+  return pool.manages(p) ? Owner::kPool : Owner::kKernel;
+}
+
+// The longest stretch of one owner at the start of a range that is not empty.
+Stretch first_stretch(const Pool& pool, Range rest) {
+  const Owner owner = owner_of(pool, rest.begin);
+  std::uintptr_t end = rest.begin + kPageSize;
+  while (end < rest.end && owner_of(pool, end) == owner) end += kPageSize;
+  return {Range{rest.begin, end}, owner};
+}
+
+bool overlaps_managed(const Pool& pool, Range range) {
+  if (range.is_empty()) return false;
+  const Stretch first = first_stretch(pool, range);
+  return first.owner == Owner::kPool || first.range.end != range.end;
+}
+
+// Calls body(stretch) -> long for each stretch until one answers other than 0; that answer.
+template <typename Body>
+long for_each_stretch(const Pool& pool, Range range, Body body) {
+  while (!range.is_empty()) {
+    const Stretch s = first_stretch(pool, range);
+    if (const long r = body(s); r != 0) return r;
+    range.begin = s.range.end;
+  }
+  return 0;
+}
+
+long kernel_result(const Status& s) { return -static_cast<long>(s.code()); }
+
+long address_or_error(const Result<void*>& r) {
+  return r ? reinterpret_cast<long>(*r) : -static_cast<long>(r.code());
+}
+
+long kernel_mmap(void* address, std::size_t length, int prot, int flags, int fd, off_t offset) {
+  return sys::call(SYS_mmap, sys::ptr(address), static_cast<long>(length), prot, flags, fd, offset);
+}
+
+MapFlags map_flags(int flags) {
+  (void)flags;  // MAP_NORESERVE: nothing is reserved anyway. MAP_POPULATE: a hint, and the budget
+                // may not hold it.
+  return MapFlags{};
+}
+
+// MAP_FIXED: over managed memory, over other memory, or over some of both.
+long map_fixed(Pool& pool, const MapRequest& r, int fd, off_t offset) {
+  const Result<Range> range = range_of(r.address, r.length);
+  // What the kernel refuses anyway must not cost the program what was there.
+  if (!range || range->is_empty())
+    return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
+  const Stretch first = first_stretch(pool, *range);
+  const bool is_uniform = first.range.end == range->end;
+  if (is_uniform && first.owner == Owner::kKernel)
+    return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
+  if (is_uniform && is_ordinary(r)) {
+    const Status s = pool.map_over(r.address, range->bytes(), access_of(r.prot));
+    return s ? reinterpret_cast<long>(r.address) : kernel_result(s);
+  }
+  // Something foreign. Try it elsewhere first: a bad descriptor must fail with nothing changed.
+  constexpr int kNotInATrial = MAP_FIXED | MAP_POPULATE | MAP_LOCKED;
+  const long trial = kernel_mmap(nullptr, r.length, r.prot, r.flags & ~kNotInATrial, fd, offset);
+  if (trial < 0 && trial > -4096) return trial;
+  sys::call(SYS_munmap, trial, static_cast<long>(r.length));
+  const long let_go = for_each_stretch(pool, *range, [&](const Stretch& s) -> long {
+    if (s.owner == Owner::kKernel) return 0;
+    return kernel_result(pool.carve_out(s.range.pointer(), s.range.bytes()));
+  });
+  if (let_go != 0) return let_go;
+  return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
+}
+
+}  // namespace
+
+long map(void* address, std::size_t length, int prot, int flags, int fd, off_t offset) {
+  const MapRequest r{address, length, prot, flags};
+  if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) == MAP_FIXED) {
+    Pool* started = pool_if_started();
+    if (started == nullptr) return kernel_mmap(address, length, prot, flags, fd, offset);
+    return map_fixed(*started, r, fd, offset);
+  }
+  if (keeper_of(r) == Keeper::kKernel)
+    return kernel_mmap(address, length, prot, flags, fd, offset);
+  if (offset % static_cast<off_t>(kPageSize) != 0) return -EINVAL;
+  const std::size_t rounded = PageCount::covering(length).bytes();
+  if (rounded < length || rounded > kUserEnd) return -ENOMEM;
+  const long placed = address_or_error(pool().map(rounded, map_flags(flags), access_of(prot), address));
+  if (placed > 0 && (flags & MAP_LOCKED) != 0) {
+    // MAP_LOCKED does not fail where mlock would.
+    void* p = reinterpret_cast<void*>(placed);  // NOLINT(performance-no-int-to-ptr)
+    (void)pool().lock(p, rounded, 0);
+  }
+  return placed;
+}
+
+long unmap(void* address, std::size_t length) {
+  Pool* pool = pool_if_started();
+  const Result<Range> range = range_of(address, length);
+  if (pool == nullptr || !range || range->is_empty() || !overlaps_managed(*pool, *range))
+    return sys::call(SYS_munmap, sys::ptr(address), static_cast<long>(length));
+  return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    if (s.owner == Owner::kPool) return kernel_result(pool->unmap(s.range.pointer(), s.range.bytes()));
+    return sys::call(SYS_munmap, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()));
+  });
+}
+
+long remap(void* old_address, std::size_t old_length, std::size_t new_length, int flags,
+           void* new_address) {
+  const auto kernel_mremap = [&] {
+    return sys::call(SYS_mremap, sys::ptr(old_address), static_cast<long>(old_length),
+                     static_cast<long>(new_length), flags, sys::ptr(new_address));
+  };
+  Pool* pool = pool_if_started();
+  const Result<Range> from = range_of(old_address, std::max(old_length, kPageSize));
+  const bool is_fixed = (flags & MREMAP_FIXED) != 0;
+  if (pool == nullptr || !from) return kernel_mremap();
+  if (!overlaps_managed(*pool, *from)) {
+    const Result<Range> to = range_of(new_address, new_length);
+    if (is_fixed && to && overlaps_managed(*pool, *to)) {
+      const long let_go = for_each_stretch(*pool, *to, [&](const Stretch& s) -> long {
+        if (s.owner == Owner::kKernel) return 0;
+        return kernel_result(pool->carve_out(s.range.pointer(), s.range.bytes()));
+      });
+      if (let_go != 0) return let_go;
+    }
+    return kernel_mremap();
+  }
+  // A mapping never spans two owners.
+  const Stretch first = first_stretch(*pool, *from);
+  if (first.range.end != from->end) return -EFAULT;
+  if ((flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED)) != 0) return -EINVAL;  // MREMAP_DONTUNMAP too
+  if (is_fixed && (flags & MREMAP_MAYMOVE) == 0) return -EINVAL;
+  const std::size_t old_bytes = PageCount::covering(old_length).bytes();
+  const std::size_t new_bytes = PageCount::covering(new_length).bytes();
+  if (old_bytes == 0 || new_bytes == 0 || new_bytes < new_length) return -EINVAL;
+  if (is_fixed) {
+    const Result<Range> to = range_of(new_address, new_bytes);
+    if (!to || (to->begin < from->end && from->begin < to->end)) return -EINVAL;
+  }
+  return address_or_error(pool->remap(old_address, old_bytes, new_bytes,
+                                      (flags & MREMAP_MAYMOVE) != 0,
+                                      is_fixed ? new_address : nullptr));
+}
+
+long protect(void* address, std::size_t length, int prot, int pkey) {
+  const auto kernel_protect = [&](void* p, std::size_t bytes) {
+    return pkey == -1
+               ? sys::call(SYS_mprotect, sys::ptr(p), static_cast<long>(bytes), prot)
+               : sys::call(SYS_pkey_mprotect, sys::ptr(p), static_cast<long>(bytes), prot, pkey);
+  };
+  Pool* pool = pool_if_started();
+  const Result<Range> range = range_of(address, length);
+  if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
+    return kernel_protect(address, length);
+  constexpr int kKnownProt = PROT_READ | PROT_WRITE | PROT_EXEC;
+  if ((prot & ~kKnownProt) != 0) return -EINVAL;
+  return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    if (s.owner == Owner::kKernel) return kernel_protect(s.range.pointer(), s.range.bytes());
+    if (pkey > 0) return -EINVAL;
+    return kernel_result(pool->protect(s.range.pointer(), s.range.bytes(), access_of(prot)));
+  });
+}
+
+long advise(void* address, std::size_t length, int advice) {
+  Pool* pool = pool_if_started();
+  const Result<Range> range = range_of(address, length);
+  if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
+    return sys::call(SYS_madvise, sys::ptr(address), static_cast<long>(length), advice);
+  bool met_hole = false;
+  const long r = for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    const long one = s.owner == Owner::kPool
+                         ? pool->advise(s.range.pointer(), s.range.bytes(), advice)
+                         : sys::call(SYS_madvise, sys::ptr(s.range.pointer()),
+                                     static_cast<long>(s.range.bytes()), advice);
+    if (one != -ENOMEM) return one;
+    met_hole = true;
+    return 0;
+  });
+  return r == 0 && met_hole ? -ENOMEM : r;
+}
+
+long advise_vector(const iovec* ranges, std::size_t count, int advice) {
+  long done = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const long r = advise(ranges[i].iov_base, ranges[i].iov_len, advice);
+    if (r != 0) return done != 0 ? done : r;
+    done += static_cast<long>(ranges[i].iov_len);
+  }
+  return done;
+}
+
+long lock(void* address, std::size_t length, int mlock2_flags) {
+  const auto kernel_lock = [&](void* p, std::size_t bytes) {
+    return sys::call(SYS_mlock2, sys::ptr(p), static_cast<long>(bytes), mlock2_flags);
+  };
+  Pool* pool = pool_if_started();
+  const Result<Range> range = range_touching(address, length);
+  if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
+    return kernel_lock(address, length);
+  if ((mlock2_flags & ~MLOCK_ONFAULT) != 0) return -EINVAL;
+  return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    if (s.owner == Owner::kKernel) return kernel_lock(s.range.pointer(), s.range.bytes());
+    return pool->lock(s.range.pointer(), s.range.bytes(), mlock2_flags);
+  });
+}
+
+long unlock(void* address, std::size_t length) {
+  Pool* pool = pool_if_started();
+  const Result<Range> range = range_touching(address, length);
+  if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
+    return sys::call(SYS_munlock, sys::ptr(address), static_cast<long>(length));
+  return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    if (s.owner == Owner::kPool) return pool->unlock(s.range.pointer(), s.range.bytes());
+    return sys::call(SYS_munlock, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()));
+  });
+}
+
+long lock_all(int flags) {
+  if (flags == 0 || (flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)) != 0) return -EINVAL;
+  return -ENOMEM;
+}
+
+// Never reached the kernel by lock_all(), so only single mlocks are undone here. Those of managed
+// memory are the pool's, which the kernel's call does not know: they stay until munlock or munmap.
+long unlock_all() { return sys::call(SYS_munlockall); }
+
+long residency(void* address, std::size_t length, unsigned char* vec) {
+  Pool* pool = pool_if_started();
+  const Result<Range> range = range_of(address, length);
+  if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
+    return sys::call(SYS_mincore, sys::ptr(address), static_cast<long>(length), sys::ptr(vec));
+  return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    const std::size_t pages = s.range.bytes() / kPageSize;
+    const long r = s.owner == Owner::kPool
+                       ? pool->residency(s.range.pointer(), s.range.bytes(), vec)
+                       : sys::call(SYS_mincore, sys::ptr(s.range.pointer()),
+                                   static_cast<long>(s.range.bytes()), sys::ptr(vec));
+    vec += pages;
+    return r;
+  });
+}
+
+long sync(void* address, std::size_t length, int flags) {
+  Pool* pool = pool_if_started();
+  const Result<Range> range = range_of(address, length);
+  if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
+    return sys::call(SYS_msync, sys::ptr(address), static_cast<long>(length), flags);
+  constexpr int kBoth = MS_ASYNC | MS_SYNC;
+  if ((flags & ~(kBoth | MS_INVALIDATE)) != 0 || (flags & kBoth) == kBoth) return -EINVAL;
+  return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    if (s.owner == Owner::kPool) return 0;  // nothing behind it to write to
+    return sys::call(SYS_msync, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()),
+                     flags);
+  });
+}
+
+}  // namespace buoy::preload::address_space

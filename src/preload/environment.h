@@ -1,0 +1,24 @@
+// What `buoy run` tells the preload library, and how: environment variables, so that programs that
+// the program executes find them too. `buoy run` validates and normalises; the library only reads.
+//
+//   LD_PRELOAD          libbuoy_preload.so first, whatever else was there after it
+//   BUOY_BUDGET         bytes, decimal
+//   BUOY_BACKING_FILE   none | auto | an absolute path
+//   BUOY_COMPRESSOR     lz4 | zstd | none
+//   BUOY_FAULTS         thread                      (signal: kept for the system-call gate)
+//   BUOY_ON_EXHAUSTED   sigbus | wait
+//   BUOY_STATS          - | an absolute path        (absent: no statistics)
+//   BUOY_STATS_PID      the process that writes to BUOY_STATS itself; others append .PID
+#pragma once
+
+namespace buoy::preload::environment {
+
+inline constexpr const char* kBudget = "BUOY_BUDGET";
+inline constexpr const char* kBackingFile = "BUOY_BACKING_FILE";
+inline constexpr const char* kCompressor = "BUOY_COMPRESSOR";
+inline constexpr const char* kFaults = "BUOY_FAULTS";
+inline constexpr const char* kOnExhausted = "BUOY_ON_EXHAUSTED";
+inline constexpr const char* kStats = "BUOY_STATS";
+inline constexpr const char* kStatsPid = "BUOY_STATS_PID";
+
+}  // namespace buoy::preload::environment

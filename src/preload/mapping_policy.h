@@ -1,0 +1,57 @@
+// Which mappings of a program become managed memory, and which stay the kernel's.
+//
+// Managed: private anonymous memory from kManagedFrom upwards that may lie anywhere, whatever its
+// access: PROT_NONE reservations and MAP_NORESERVE giants included, which are committed later by
+// mprotect or MAP_FIXED.
+//
+// The kernel's: files and shared memory (not ours to forget), stacks (MAP_STACK, MAP_GROWSDOWN:
+// signal frames and the guard's growth need them there), huge-page pools (MAP_HUGETLB), addresses
+// below 4 GiB (MAP_32BIT), fixed addresses outside managed memory, and everything small.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstddef>
+
+#include "base/units.h"
+#include "mmu/mmu.h"
+
+namespace buoy::preload {
+
+// Below this a mapping costs us more than it can give back: it takes address space and metadata of
+// at least one block, and smaller mappings are guard pages, thread control blocks and trampolines,
+// which are few and hot.
+inline constexpr ByteSize kManagedFrom = ByteSize{64} << 10;
+
+enum class Keeper { kPool, kKernel };
+
+struct MapRequest {
+  void* address;
+  std::size_t length;
+  int prot;
+  int flags;
+};
+
+// Memory that the pool could hold: private, anonymous, of no special kind.
+[[nodiscard]] constexpr bool is_ordinary(const MapRequest& r) {
+  constexpr int kSpecial = MAP_STACK | MAP_GROWSDOWN | MAP_HUGETLB | MAP_32BIT;
+  constexpr int kKnownProt = PROT_READ | PROT_WRITE | PROT_EXEC;
+  return (r.flags & MAP_TYPE) == MAP_PRIVATE && (r.flags & MAP_ANONYMOUS) != 0 &&
+         (r.flags & kSpecial) == 0 && (r.prot & ~kKnownProt) == 0;
+}
+
+// For a request that names no fixed address.
+[[nodiscard]] constexpr Keeper keeper_of(const MapRequest& r) {
+  const bool fixed = (r.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
+  return is_ordinary(r) && !fixed && r.length >= kManagedFrom ? Keeper::kPool : Keeper::kKernel;
+}
+
+// What PROT_* comes to on x86-64, where writable and executable memory is readable.
+[[nodiscard]] constexpr mmu::Access access_of(int prot) {
+  if ((prot & PROT_EXEC) != 0)
+    return (prot & PROT_WRITE) != 0 ? mmu::Access::kReadWriteExec : mmu::Access::kReadExec;
+  if ((prot & PROT_WRITE) != 0) return mmu::Access::kReadWrite;
+  return (prot & PROT_READ) != 0 ? mmu::Access::kRead : mmu::Access::kNone;
+}
+
+}  // namespace buoy::preload

@@ -1,0 +1,98 @@
+#include "preload/runtime.h"
+
+#include <atomic>
+#include <cstring>
+
+#include "base/signals.h"
+#include "base/sys.h"
+#include "preload/stats_at_exit.h"
+
+namespace buoy::preload {
+namespace {
+
+enum : std::uint32_t { kNone, kCreating, kReady };
+
+// Plain zero-initialised data: used before constructors run, and in signal handlers.
+constinit std::atomic<std::uint32_t> state{kNone};
+constinit std::atomic<Pool*> the_pool{nullptr};
+constinit std::atomic<int> own_pid{0};
+constinit Settings the_settings{};
+
+[[noreturn]] void end_process() {
+  for (;;) sys::call(SYS_exit_group, 2);
+}
+
+void create_pool() {
+  const char* what = nullptr;
+  const Result<Settings> read = read_settings(&what);
+  if (!read) {
+    sys::Line()
+        .text("libbuoy_preload.so is loaded by `buoy run`: ")
+        .text(what)
+        .text(" is missing or wrong")
+        .complain();
+    end_process();
+  }
+  the_settings = *read;
+  const Result<Pool*> made = Pool::create(the_settings.pool);
+  if (!made) {
+    const char* name = strerrordesc_np(made.code());
+    sys::Line()
+        .text("cannot set up a pool of ")
+        .number(the_settings.pool.budget)
+        .text(" bytes: ")
+        .text(name != nullptr ? name : "unknown error")
+        .text(" (see `buoy info`)")
+        .complain();
+    end_process();
+  }
+  own_pid.store(static_cast<int>(sys::call(SYS_getpid)), std::memory_order_relaxed);
+  prepare_stats_at_exit();
+  the_pool.store(*made, std::memory_order_release);
+}
+
+}  // namespace
+
+Pool& pool() {
+  Pool* p = the_pool.load(std::memory_order_acquire);
+  if (__builtin_expect(p != nullptr, 1)) return *p;
+  {
+    // A handler of the program that interrupted the creation would wait for itself.
+    const SignalBlock block;
+    std::uint32_t seen = kNone;
+    if (state.compare_exchange_strong(seen, kCreating)) {
+      create_pool();
+      state.store(kReady, std::memory_order_release);
+      sys::futex_wake(&state, INT32_MAX);
+    }
+  }
+  while (state.load(std::memory_order_acquire) != kReady) sys::futex_wait(&state, kCreating);
+  return *the_pool.load(std::memory_order_acquire);
+}
+
+Pool* pool_if_started() { return the_pool.load(std::memory_order_acquire); }
+
+const Settings& settings() { return the_settings; }
+
+bool is_own_process() {
+  return own_pid.load(std::memory_order_relaxed) == static_cast<int>(sys::call(SYS_getpid));
+}
+
+void before_fork() { pool().before_fork(); }
+
+void after_fork_in_parent() { pool().after_fork_in_parent(); }
+
+void after_fork_in_child() {
+  own_pid.store(static_cast<int>(sys::call(SYS_getpid)), std::memory_order_relaxed);
+  stats_at_exit_after_fork_in_child();
+  if (const Status s = pool().after_fork_in_child(); !s) {
+    const char* name = strerrordesc_np(s.code());
+    sys::Line()
+        .text("a fork child cannot set up its memory: ")
+        .text(name != nullptr ? name : "unknown error")
+        .complain();
+    end_process();
+  }
+}
+
+}  // namespace buoy::preload

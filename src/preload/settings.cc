@@ -1,0 +1,87 @@
+#include "preload/settings.h"
+
+#include <cerrno>
+#include <climits>
+#include <cstring>
+
+#include "preload/environment.h"
+
+// Exported by the dynamic linker: where the kernel put argc, argv, envp.
+extern "C" void* __libc_stack_end;  // NOLINT(bugprone-reserved-identifier)
+
+namespace buoy::preload {
+namespace {
+
+// A positive decimal number and nothing else; 0 if it is not one.
+std::uint64_t parse_number(const char* text) {
+  if (text == nullptr || *text == '\0') return 0;
+  std::uint64_t n = 0;
+  for (; *text != '\0'; ++text) {
+    if (*text < '0' || *text > '9' || n > (UINT64_MAX - 9) / 10) return 0;
+    n = n * 10 + static_cast<std::uint64_t>(*text - '0');
+  }
+  return n;
+}
+
+bool is(const char* value, const char* word) {
+  return value != nullptr && std::strcmp(value, word) == 0;
+}
+
+}  // namespace
+
+const char* initial_environment(const char* name) {
+  auto* word = static_cast<char**>(__libc_stack_end);
+  const auto argc = reinterpret_cast<std::uintptr_t>(word[0]);
+  const std::size_t length = std::strlen(name);
+  for (char** entry = word + 1 + argc + 1; *entry != nullptr; ++entry) {
+    if (std::strncmp(*entry, name, length) == 0 && (*entry)[length] == '=')
+      return *entry + length + 1;
+  }
+  return nullptr;
+}
+
+Result<Settings> read_settings(const char** what) {
+  Settings s;
+  *what = environment::kBudget;
+  s.pool.budget = parse_number(initial_environment(environment::kBudget));
+  if (s.pool.budget == 0) return Error{EINVAL};
+
+  const char* file = initial_environment(environment::kBackingFile);
+  s.pool.backing_file = is(file, "none") ? nullptr : file;
+
+  *what = environment::kCompressor;
+  const char* compressor = initial_environment(environment::kCompressor);
+  if (compressor == nullptr || is(compressor, "lz4")) {
+    s.pool.compressor = swap::CompressorKind::kLz4;
+  } else if (is(compressor, "zstd")) {
+    s.pool.compressor = swap::CompressorKind::kZstd;
+  } else if (is(compressor, "none")) {
+    s.pool.compressor = swap::CompressorKind::kNone;
+  } else {
+    return Error{EINVAL};
+  }
+
+  // Signal delivery fails every system call on a page that is not there; it waits for the gate.
+  *what = environment::kFaults;
+  const char* faults = initial_environment(environment::kFaults);
+  if (faults != nullptr && !is(faults, "thread")) return Error{EINVAL};
+  s.pool.faults = Faults::kThread;
+
+  *what = environment::kOnExhausted;
+  const char* exhausted = initial_environment(environment::kOnExhausted);
+  if (exhausted == nullptr || is(exhausted, "sigbus")) {
+    s.pool.on_exhausted = OnExhausted::kSigbus;
+  } else if (is(exhausted, "wait")) {
+    s.pool.on_exhausted = OnExhausted::kWait;
+  } else {
+    return Error{EINVAL};
+  }
+
+  // The kernel may hold pins that nobody told us about (O_DIRECT, io_uring): pages leave by MOVE.
+  s.pool.pins_are_known = false;
+  s.stats = initial_environment(environment::kStats);
+  s.stats_pid = static_cast<int>(parse_number(initial_environment(environment::kStatsPid)));
+  return s;
+}
+
+}  // namespace buoy::preload

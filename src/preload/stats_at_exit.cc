@@ -1,0 +1,75 @@
+#include "preload/stats_at_exit.h"
+
+#include <fcntl.h>
+
+#include <atomic>
+#include <cstring>
+
+#include "base/sys.h"
+#include "preload/runtime.h"
+
+namespace buoy::preload {
+namespace {
+
+constinit std::atomic<bool> written{false};
+constinit int kept_stderr = 2;
+
+// Out of the way of programs that count on low descriptor numbers, within the usual soft limit.
+constexpr int kHighDescriptor = 900;
+
+[[nodiscard]] bool wants_stderr() {
+  return settings().stats != nullptr && std::strcmp(settings().stats, "-") == 0;
+}
+
+// FILE, or FILE.PID for all but the process that `buoy run` started.
+long open_stats_file(const char* path, int first_pid) {
+  char name[4096 + 16];
+  std::size_t n = std::strlen(path);
+  if (n >= sizeof name - 16) return -ENAMETOOLONG;
+  std::memcpy(name, path, n);
+  if (const auto pid = static_cast<int>(sys::call(SYS_getpid)); pid != first_pid) {
+    char digits[12];
+    std::size_t k = 0;
+    for (int rest = pid; rest != 0; rest /= 10) digits[k++] = static_cast<char>('0' + rest % 10);
+    name[n++] = '.';
+    while (k != 0) name[n++] = digits[--k];
+  }
+  name[n] = '\0';
+  return sys::call(SYS_openat, AT_FDCWD, sys::ptr(name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
+                   0644);
+}
+
+}  // namespace
+
+void prepare_stats_at_exit() {
+  if (!wants_stderr()) return;
+  const long fd = sys::call(SYS_fcntl, 2, F_DUPFD_CLOEXEC, kHighDescriptor);
+  if (fd >= 0) kept_stderr = static_cast<int>(fd);
+}
+
+void write_stats_at_exit() {
+  Pool* pool = pool_if_started();
+  if (pool == nullptr || settings().stats == nullptr || !is_own_process()) return;
+  if (written.exchange(true)) return;
+  if (wants_stderr()) {
+    pool->write_stats(kept_stderr);
+    return;
+  }
+  const long fd = open_stats_file(settings().stats, settings().stats_pid);
+  if (fd < 0) {
+    const char* name = strerrordesc_np(static_cast<int>(-fd));
+    sys::Line()
+        .text("cannot write statistics to ")
+        .text(settings().stats)
+        .text(": ")
+        .text(name != nullptr ? name : "unknown error")
+        .complain();
+    return;
+  }
+  pool->write_stats(static_cast<int>(fd));
+  sys::call(SYS_close, fd);
+}
+
+void stats_at_exit_after_fork_in_child() { written.store(false); }
+
+}  // namespace buoy::preload
