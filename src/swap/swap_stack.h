@@ -18,6 +18,7 @@
 #include "base/result.h"
 #include "base/units.h"
 #include "frames/budget.h"
+#include "frames/place.h"
 
 namespace buoy::frames {
 class Arena;
@@ -53,6 +54,7 @@ struct SwapStats {
   std::uint64_t compressed_pages = 0;           // pages in tier 1, same-filled ones included
   ByteSize compressed_bytes = 0;                // stored size in tier 1, headers included
   ByteSize compressed_original_bytes = 0;       // their size before
+  ByteSize pool_bytes = 0;                      // frames that tier 1 holds (zram's mem_used_total)
   std::uint64_t same_filled_pages = 0;
   std::uint64_t incompressible_pages = 0;       // stored as they are
   ByteSize backing_file_bytes = 0;              // bytes of the file in use
@@ -96,8 +98,16 @@ class SwapStack {
   void after_fork_in_child();
 
  private:
+  struct Tiers;
+  template <typename T, typename... Args>
+  friend Result<T*> frames::place(Args&&... args);
+  template <typename T>
+  friend void frames::displace(T* object);
+
   SwapStack() = default;
   ~SwapStack() = default;
+
+  Tiers* tiers_ = nullptr;
 };
 
 }  // namespace buoy::swap
