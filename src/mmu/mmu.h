@@ -48,10 +48,11 @@ enum class Backing : std::uint8_t { kSmall, kHugeWherePossible };
 
 // Two ranges of one length. Created by reserve(); plain data afterwards.
 struct Reservation {
-  Vpn base;           // block-aligned
-  Vpn shadow;         // block-aligned
-  PageCount pages;    // whole blocks
+  Vpn base;         // block-aligned
+  Vpn shadow;       // block-aligned
+  PageCount pages;  // whole blocks
   Backing backing = Backing::kSmall;
+  std::uint32_t id = 0;  // the Mmu's own number for it
   [[nodiscard]] bool contains(Vpn v) const { return v >= base && v < base + pages; }
   [[nodiscard]] Vpn shadow_of(Vpn v) const { return shadow + (v - base); }
 };
@@ -87,9 +88,9 @@ class FaultSink {
 
 // What calls cost here, in nanoseconds, measured at start and kept up while running.
 struct Costs {
-  std::uint32_t take_run_ns = 0;     // one call of take, shootdown included
-  std::uint32_t move_back_ns = 0;    // giving one page back by MOVE
-  std::uint32_t copy_page_ns = 0;    // installing one page by COPY
+  std::uint32_t take_run_ns = 0;   // one call of take, shootdown included
+  std::uint32_t move_back_ns = 0;  // giving one page back by MOVE
+  std::uint32_t copy_page_ns = 0;  // installing one page by COPY
 };
 
 class Mmu {
@@ -107,18 +108,27 @@ class Mmu {
 
   // ---- Pages --------------------------------------------------------------------------------
   // Pages appear at their address with these bytes (run.count * 4096 of them), or with zeros.
-  // Never over something that is there (kExists).
+  // Never over something that is there (kExists). Poison gives way. `bytes` may lie in a shadow.
+  // For install_zeros nothing of the run may be in the shadow, as for stage().
   virtual Progress install(const Reservation& r, PageRun run, const std::byte* bytes,
                            Stores stores) = 0;
   virtual Progress install_zeros(const Reservation& r, PageRun run) = 0;
 
   // Whatever is populated in the run goes to the shadow, each page atomically: from then on no
   // store reaches it. Holes are allowed and count as done. A page given back by copy must have
-  // its stale shadow dropped first (kExists). Loses store trapping.
+  // its stale shadow dropped first (kExists). Loses store trapping; where it stops before the end,
+  // pages that were not reached may be left with their stores trapped.
   virtual Progress take(const Reservation& r, PageRun run) = 0;
+  // take() of one whole block, when nothing of it is in the shadow and nothing is poisoned (what
+  // is in the shadow would be lost). `populated` pages are at their addresses. Cheaper than take()
+  // where pages lie scattered: the block's page table may move as one.
+  virtual Progress take_block(const Reservation& r, Vpn block_start, PageCount populated) = 0;
   // From the shadow to the address, stores allowed. Every page of the run must be in the shadow.
   // kMoved: the shadow is empty now. kCopied: it still holds the page, to be dropped some time.
-  // `allowed` kMoved forbids the copy (no budget for a second frame).
+  // `allowed` kMoved forbids the copy (no budget for a second frame) but where MOVE is impossible
+  // (no such call, memory that is not writable): then a few pages at a time are in both places.
+  // kMissing is only sure to be noticed when pages are moved: do not ask for pages that are not
+  // there.
   virtual GiveBackResult give_back(const Reservation& r, PageRun run, Return allowed) = 0;
   // Which way give_back() would go now for so many pages; what the caller must charge for.
   [[nodiscard]] virtual Return preferred_return(PageCount n) const = 0;
@@ -132,15 +142,18 @@ class Mmu {
   virtual Progress discard(const Reservation& r, PageRun run) = 0;
   // The same for the shadow.
   virtual void drop_shadow(const Reservation& r, PageRun run) = 0;
-  // Stops sharing a page with a fork relative, by a store that changes nothing.
+  // Stops sharing a page with a fork relative, as a store that changes nothing would. The page is
+  // at its address and stores to it are allowed.
   virtual void unshare(const Reservation& r, Vpn vpn) = 0;
 
-  // The page's bytes in the shadow. Readable while the caller knows it is there.
+  // The page's bytes in the shadow, for a page that is there and as long as it is. A hole must not
+  // be read (it would fill with zeros). One page: the next page's bytes may be elsewhere.
   [[nodiscard]] virtual const std::byte* shadow_bytes(const Reservation& r, Vpn vpn) = 0;
   // The page's bytes at its address, for a page whose stores are trapped.
   [[nodiscard]] virtual const std::byte* mapped_bytes(const Reservation& r, Vpn vpn) = 0;
-  // Room for contents in the shadow where nothing is: fill it, then give_back(kMoved).
-  // Null if the system has no memory. Empty pages come out as zeros.
+  // Room for contents in the shadow where nothing is: run.count * 4096 bytes on end, all populated
+  // and zero now. Fill it, then give_back(kMoved), or leave the pages in the shadow, or drop them.
+  // Null if the system has no memory.
   [[nodiscard]] virtual std::byte* stage(const Reservation& r, PageRun run) = 0;
 
   // Touches of the page raise SIGBUS until something is installed or the poison is withdrawn.
@@ -154,6 +167,10 @@ class Mmu {
   [[nodiscard]] virtual Costs costs() const = 0;
   // The kernel's page tables of our ranges, bytes (an upper bound from what was populated).
   [[nodiscard]] virtual ByteSize pagetable_bytes() const = 0;
+  // What the Mmu keeps for itself, resident bytes.
+  [[nodiscard]] virtual ByteSize metadata_bytes() const = 0;
+  // Pages that are populated, at addresses and in shadows. A slow walk: for tests and checks.
+  [[nodiscard]] virtual PageCount populated_pages() const = 0;
 
   // fork: before (all ranges become visible to a child), then behind it on either side. In the
   // child every range is registered anew; store trapping is lost there. EPERM and others: the

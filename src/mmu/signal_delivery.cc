@@ -1,0 +1,238 @@
+#include "mmu/signal_delivery.h"
+
+#include <ucontext.h>
+
+#include <atomic>
+#include <cerrno>
+
+#include "base/check.h"
+#include "base/lock.h"
+#include "base/signals.h"
+#include "base/sys.h"
+#include "mmu/uffd_abi.h"
+
+// What the kernel returns to when the handler ends. Byte for byte libc's, by which debuggers and
+// unwinders know a signal frame.
+asm(R"(
+  .pushsection .text
+  .balign 16
+  nop
+  .type buoy_signal_restorer, @function
+  .globl buoy_signal_restorer
+  .hidden buoy_signal_restorer
+buoy_signal_restorer:
+  movq $15, %rax
+  syscall
+  .size buoy_signal_restorer, . - buoy_signal_restorer
+  .popsection
+)");
+extern "C" void buoy_signal_restorer();
+
+namespace buoy::mmu::signal_delivery {
+
+namespace {
+
+constexpr unsigned long kSaRestorer = 0x04000000;
+constexpr std::uint64_t kSigbusBit = std::uint64_t{1} << (SIGBUS - 1);
+
+// ---- Receivers: a few slots; each counts who is inside, so that detach() can wait.
+struct Slot {
+  std::atomic<SignalReceiver*> receiver{nullptr};
+  std::atomic<std::uint32_t> inside{0};
+};
+constexpr unsigned kSlots = 64;
+Slot slots[kSlots];
+std::atomic<unsigned> slots_used{0};  // high-water mark
+
+// ---- The program's action: written rarely, read in the handler. A writer fills the next entry of
+// a ring and publishes it; a reader copies the current one, and reads again in the unlikely case
+// that the ring went round meanwhile.
+constexpr std::uint32_t kRing = 16;
+KernelSigaction ring[kRing];
+std::atomic<std::uint32_t> current{0};
+SpinMutex install_lock;  // guards slots' attach and detach, writing the ring, is_installed
+bool is_installed = false;
+
+KernelSigaction program_action() {
+  for (;;) {
+    const std::uint32_t seen = current.load(std::memory_order_acquire);
+    const KernelSigaction copy = ring[seen % kRing];
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (current.load(std::memory_order_relaxed) - seen < kRing - 1) return copy;
+  }
+}
+
+void publish_program_action(const KernelSigaction& action) {
+  const std::uint32_t next = current.load(std::memory_order_relaxed) + 1;
+  ring[next % kRing] = action;
+  current.store(next, std::memory_order_release);
+}
+
+class InstallGuard {
+ public:
+  InstallGuard() { install_lock.lock(LockRank::kSlab); }
+  ~InstallGuard() { install_lock.unlock(LockRank::kSlab); }
+  InstallGuard(const InstallGuard&) = delete;
+  InstallGuard& operator=(const InstallGuard&) = delete;
+
+ private:
+  SignalBlock block_;
+};
+
+long kernel_sigaction(const KernelSigaction* action, KernelSigaction* old) {
+  return sys::call(SYS_rt_sigaction, SIGBUS, sys::ptr(action), sys::ptr(old),
+                   sizeof(std::uint64_t));
+}
+
+// ---- In the handler.
+
+Verdict ask_receivers(const Fault& fault) {
+  const unsigned used = slots_used.load(std::memory_order_acquire);
+  for (unsigned i = 0; i < used; ++i) {
+    Slot& slot = slots[i];
+    slot.inside.fetch_add(1, std::memory_order_seq_cst);
+    SignalReceiver* receiver = slot.receiver.load(std::memory_order_seq_cst);
+    const Verdict verdict = receiver == nullptr ? Verdict::kForeign : receiver->on_sigbus(fault);
+    slot.inside.fetch_sub(1, std::memory_order_release);
+    if (verdict != Verdict::kForeign) return verdict;
+  }
+  return Verdict::kForeign;
+}
+
+// Death by SIGBUS: with the default action in place, the access is made again, or the signal is
+// sent again, and the core dump shows the program where it was.
+void take_default_action(const siginfo_t* info, bool is_fault) {
+  const KernelSigaction none;
+  kernel_sigaction(&none, nullptr);
+  if (is_fault) return;
+  sys::call(SYS_rt_tgsigqueueinfo, sys::call(SYS_getpid), sys::gettid(), SIGBUS, sys::ptr(info));
+}
+
+// Does what the kernel would have done with this signal without us.
+void hand_on(siginfo_t* info, ucontext_t* context, bool is_fault) {
+  const KernelSigaction action = program_action();
+  if (action.handler == reinterpret_cast<void*>(SIG_IGN) && !is_fault) return;
+  // The kernel does not let a fault be ignored either.
+  if (action.handler == reinterpret_cast<void*>(SIG_DFL) ||
+      action.handler == reinterpret_cast<void*>(SIG_IGN)) {
+    take_default_action(info, is_fault);
+    return;
+  }
+  if ((action.flags & static_cast<unsigned long>(SA_RESETHAND)) != 0) {
+    const KernelSigaction none;
+    set_program_action(&none, nullptr);
+  }
+  std::uint64_t mask = 0;
+  static_assert(sizeof mask <= sizeof context->uc_sigmask);
+  __builtin_memcpy(&mask, &context->uc_sigmask, sizeof mask);
+  mask = (mask | action.mask) & ~kSigbusBit;
+  sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&mask), 0, sizeof mask);
+  using Handler = void (*)(int, siginfo_t*, void*);
+  reinterpret_cast<Handler>(action.handler)(SIGBUS, info, context);
+}
+
+// send_bus_error() was it.
+bool is_from_ourselves(const siginfo_t& info) {
+  return info.si_code == SI_QUEUE && info.si_pid == sys::call(SYS_getpid);
+}
+
+Fault fault_of(const siginfo_t& info, const ucontext_t& context) {
+  const auto error = static_cast<std::uint64_t>(context.uc_mcontext.gregs[REG_ERR]);
+  const void* const where = is_from_ourselves(info) ? info.si_value.sival_ptr : info.si_addr;
+  Fault fault;
+  fault.address = reinterpret_cast<std::uintptr_t>(where);
+  fault.vpn = Vpn::of_address(fault.address);
+  fault.is_store = (error & abi::kErrorStore) != 0;
+  fault.is_protection = (error & abi::kErrorPresent) != 0;
+  if (is_from_ourselves(info)) fault.tid = sys::gettid();
+  return fault;
+}
+
+void on_sigbus(int, siginfo_t* info, void* raw_context) {
+  const int saved_errno = errno;
+  auto* context = static_cast<ucontext_t*>(raw_context);
+  // Codes above zero come from the kernel; of those only MCEERR_AO is not about this instruction.
+  const bool is_fault = info->si_code > 0 && info->si_code != BUS_MCEERR_AO;
+  Verdict verdict = Verdict::kForeign;
+  if (is_fault || is_from_ourselves(*info)) verdict = ask_receivers(fault_of(*info, *context));
+  errno = saved_errno;
+  if (verdict == Verdict::kResolved) return;
+  if (verdict == Verdict::kBusError) {
+    if (!is_fault) info->si_addr = info->si_value.sival_ptr;
+    info->si_code = BUS_ADRERR;
+  }
+  hand_on(info, context, is_fault || verdict == Verdict::kBusError);
+  errno = saved_errno;
+}
+
+void install_locked() {
+  KernelSigaction ours;
+  ours.handler = reinterpret_cast<void*>(&on_sigbus);
+  ours.flags =
+      static_cast<unsigned long>(SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART) | kSaRestorer;
+  ours.restorer = reinterpret_cast<void*>(&buoy_signal_restorer);
+  ours.mask = ~kSigbusBit;
+  KernelSigaction before;
+  const long rc = kernel_sigaction(&ours, &before);
+  BUOY_CHECK(rc == 0);
+  publish_program_action(before);
+  is_installed = true;
+}
+
+}  // namespace
+
+Status attach(SignalReceiver* receiver) {
+  const InstallGuard guard;
+  for (unsigned i = 0; i < kSlots; ++i) {
+    if (slots[i].receiver.load(std::memory_order_relaxed) != nullptr) continue;
+    slots[i].receiver.store(receiver, std::memory_order_seq_cst);
+    if (i >= slots_used.load(std::memory_order_relaxed))
+      slots_used.store(i + 1, std::memory_order_release);
+    if (!is_installed) install_locked();
+    return {};
+  }
+  return Error{ENOMEM};
+}
+
+void detach(SignalReceiver* receiver) {
+  Slot* slot = nullptr;
+  {
+    const InstallGuard guard;
+    bool is_any_left = false;
+    for (Slot& s : slots) {
+      SignalReceiver* const present = s.receiver.load(std::memory_order_relaxed);
+      if (present == receiver) slot = &s;
+      is_any_left = is_any_left || (present != nullptr && present != receiver);
+    }
+    if (slot == nullptr) return;
+    slot->receiver.store(nullptr, std::memory_order_seq_cst);
+    if (!is_any_left) {
+      const KernelSigaction programs = program_action();
+      kernel_sigaction(&programs, nullptr);
+      is_installed = false;
+    }
+  }
+  while (slot->inside.load(std::memory_order_seq_cst) != 0) __builtin_ia32_pause();
+}
+
+void send_bus_error(int tid, std::uintptr_t address) {
+  const long pid = sys::call(SYS_getpid);
+  siginfo_t info{};
+  info.si_signo = SIGBUS;
+  info.si_code = SI_QUEUE;  // the kernel lets one thread forge no other code for another
+  info.si_pid = static_cast<pid_t>(pid);
+  info.si_value.sival_ptr = reinterpret_cast<void*>(address);
+  sys::call(SYS_rt_tgsigqueueinfo, pid, tid, SIGBUS, sys::ptr(&info));
+}
+
+long set_program_action(const KernelSigaction* action, KernelSigaction* old) {
+  const InstallGuard guard;
+  if (!is_installed) return kernel_sigaction(action, old);
+  // Copied first: the arguments may be one object.
+  const KernelSigaction before = program_action();
+  if (action != nullptr) publish_program_action(*action);
+  if (old != nullptr) *old = before;
+  return 0;
+}
+
+}  // namespace buoy::mmu::signal_delivery

@@ -1,0 +1,55 @@
+// SignalDelivery: the one SIGBUS handler of the process, shared by all Mmus.
+//
+// A SIGBUS that an Mmu claims is its fault, resolved in the faulting thread. Any other goes where
+// it would have gone without us: to the program's own action, which is what was installed before
+// us or what set_program_action() was told since. What cannot be imitated: a program's handler
+// without SA_ONSTACK runs on the alternate stack if the thread has one, because ours does; and
+// SIGBUS stays deliverable while it runs, because it may touch managed memory.
+//
+// The handler runs with all signals but SIGBUS masked, and keeps errno.
+#pragma once
+
+#include <csignal>
+#include <cstdint>
+
+#include "base/result.h"
+#include "mmu/mmu.h"
+
+namespace buoy::mmu {
+
+// struct sigaction as the kernel has it on x86-64.
+struct KernelSigaction {
+  void* handler = nullptr;  // SIG_DFL, SIG_IGN or a function
+  unsigned long flags = 0;
+  void* restorer = nullptr;
+  std::uint64_t mask = 0;
+};
+
+// Somebody who may claim a SIGBUS.
+class SignalReceiver {
+ public:
+  // A fault has no tid here; what send_bus_error() sent has.
+  virtual Verdict on_sigbus(const Fault& fault) = 0;
+
+ protected:
+  ~SignalReceiver() = default;
+};
+
+namespace signal_delivery {
+
+// Enters a receiver; the first one installs the handler. ENOMEM when there are too many.
+[[nodiscard]] Status attach(SignalReceiver* receiver);
+// Afterwards it is not called any more, nor still running. The last one puts the program's own
+// action back in place.
+void detach(SignalReceiver* receiver);
+
+// Thread delivery without poison: the thread `tid`, which waits in a fault at `address`, gets
+// SIGBUS as if the hardware had sent it. Its receiver is asked, and must say kBusError.
+void send_bus_error(int tid, std::uintptr_t address);
+
+// sigaction(SIGBUS) for the program: null arguments as there. Without a receiver it passes the
+// call to the kernel. 0 or -errno.
+long set_program_action(const KernelSigaction* action, KernelSigaction* old);
+
+}  // namespace signal_delivery
+}  // namespace buoy::mmu

@@ -1,0 +1,301 @@
+#include "mmu/uffd_mmu.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <new>
+
+#include "base/check.h"
+#include "base/sys.h"
+#include "mmu/uffd_abi.h"
+
+namespace buoy::mmu {
+
+namespace {
+
+constexpr std::size_t kObjectBytes = PageCount::covering(sizeof(UffdMmu)).bytes();
+
+int protection_of(Access access) {
+  switch (access) {
+    case Access::kNone:
+      return PROT_NONE;
+    case Access::kRead:
+      return PROT_READ;
+    case Access::kReadWrite:
+      return PROT_READ | PROT_WRITE;
+    case Access::kReadExec:
+      return PROT_READ | PROT_EXEC;
+    case Access::kReadWriteExec:
+      return PROT_READ | PROT_WRITE | PROT_EXEC;
+  }
+  return PROT_NONE;
+}
+
+Status protect_memory(Vpn first, PageCount count, int protection) {
+  const long rc = sys::call(SYS_mprotect, sys::ptr(first.pointer()),
+                            static_cast<long>(count.bytes()), protection);
+  if (rc != 0) return Error{static_cast<int>(-rc)};
+  return {};
+}
+
+Result<std::byte*> reserve_at(Vpn hint, std::size_t bytes) {
+  const long rc =
+      sys::call(SYS_mmap, sys::ptr(hint.pointer()), static_cast<long>(bytes), PROT_NONE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  if (rc < 0) return Error{static_cast<int>(-rc)};
+  auto* got = reinterpret_cast<std::byte*>(rc);
+  if (got == hint.pointer()) return got;
+  sys::unmap(got, bytes);  // a kernel that takes the flag for a mere hint
+  return Error{EEXIST};
+}
+
+}  // namespace
+
+// ---- Life --------------------------------------------------------------------------------------
+
+Result<UffdMmu*> UffdMmu::create(const UffdOptions& options) {
+  BUOY_CHECK(options.sink != nullptr && options.counters != nullptr);
+  auto memory = sys::reserve(kObjectBytes, kPageSize, PROT_READ | PROT_WRITE);
+  if (!memory) return memory.error();
+  auto* mmu = new (*memory) UffdMmu(options);
+  const Status opened = mmu->open_all();
+  if (opened.ok()) return mmu;
+  mmu->close_all();
+  mmu->~UffdMmu();
+  sys::unmap(*memory, kObjectBytes);
+  return opened.error();
+}
+
+void UffdMmu::destroy() {
+  threads_.stop();
+  signal_delivery::detach(this);
+  close_all();
+  this->~UffdMmu();
+  sys::unmap(this, kObjectBytes);
+}
+
+Status UffdMmu::open_all() {
+  TscScale::calibrate();
+  const std::uint64_t offered = Uffd::kernel_features();
+  std::uint64_t needed = abi::kFeatureProtect;
+  std::uint64_t useful = abi::kFeatureExactAddress;
+  if (options_.delivery == Delivery::kSignal) needed |= abi::kFeatureSigbus;
+  if (options_.delivery == Delivery::kThread) useful |= abi::kFeatureThreadId | abi::kFeaturePoison;
+  if (options_.use_move == UseMove::kWherePossible) useful |= abi::kFeatureMove;
+  if (offered != 0 && (offered & needed) != needed) return Error{EOPNOTSUPP};
+  features_ = needed | (offered & useful);
+  uses_move_ = (features_ & abi::kFeatureMove) != 0;
+  can_poison_ = (features_ & abi::kFeaturePoison) != 0;
+  Status status = open_descriptors();
+  if (!status) return status;
+
+  status = table_.create();
+  if (!status) return status;
+  auto zeros = sys::reserve(kZeroPages * kPageSize, kPageSize, PROT_READ);
+  if (!zeros) return zeros.error();
+  zeros_ = *zeros;
+  (void)sys::advise(zeros_, kZeroPages * kPageSize, abi::kAdvicePopulateRead);
+
+  auto scratch = reserve(PageCount(kPagesPerBlock), Backing::kSmall);
+  if (!scratch) return scratch.error();
+  scratch_ = *scratch;
+  status = permit(scratch_, {scratch_.base, scratch_.pages}, Access::kReadWrite);
+  if (!status) return status;
+  calibrate();
+  status = signal_delivery::attach(this);
+  if (!status) return status;
+  status = start_delivery();
+  if (!status) signal_delivery::detach(this);
+  return status;
+}
+
+Status UffdMmu::open_descriptors() {
+  const Modes modes =
+      options_.delivery == Delivery::kThread ? Modes::kUserAndKernel : Modes::kUserOnly;
+  const Status opened = uffd_.open(modes, features_);
+  if (!opened) return opened;
+  const Status shown =
+      residency_.open(can_poison_ ? Residency::Markers::kPossible : Residency::Markers::kNone);
+  // Only needed where there is no MOVE, and there without a substitute.
+  return uses_move_ ? Status() : shown;
+}
+
+Status UffdMmu::start_delivery() {
+  if (options_.delivery == Delivery::kSignal) return {};
+  return threads_.start(uffd_, this, scratch_.base);
+}
+
+void UffdMmu::close_all() {
+  table_.for_each([](const Reservation& r) {
+    sys::unmap(r.base.pointer(), r.pages.bytes());
+    sys::unmap(r.shadow.pointer(), r.pages.bytes());
+  });
+  table_.destroy();
+  if (zeros_ != nullptr) sys::unmap(zeros_, kZeroPages * kPageSize);
+  zeros_ = nullptr;
+  residency_.close();
+  uffd_.close();
+}
+
+// What calls cost on this machine now: a few of each, well under a millisecond.
+void UffdMmu::calibrate() {
+  constexpr PageCount kShort{16};
+  const Vpn first = scratch_.base + PageCount(64);  // behind the exit pages
+  for (int round = 0; round < 4; ++round) {
+    const PageRun run{first, kShort};
+    (void)copy_in(scratch_, run, zeros_, Stores::kAllowed);
+    (void)take(scratch_, run);
+    (void)give_back(scratch_, run, Return::kMoved);
+    (void)discard(scratch_, run);
+  }
+}
+
+// ---- Reservations ------------------------------------------------------------------------------
+
+Result<Reservation> UffdMmu::reserve(PageCount pages, Backing backing, Vpn hint) {
+  constexpr std::uint64_t kMaxBlocks = (std::uint64_t{1} << 47) / kBlockSize;
+  const std::uint64_t blocks = (pages.value() + kPagesPerBlock - 1) / kPagesPerBlock;
+  if (pages.is_zero() || hint.in_block() != 0) return Error{EINVAL};
+  if (blocks > kMaxBlocks) return Error{ENOMEM};
+  const std::size_t bytes = blocks * kBlockSize;
+  auto base = hint == Vpn() ? sys::reserve(bytes, kBlockSize, PROT_NONE) : reserve_at(hint, bytes);
+  if (!base) return base.error();
+  auto shadow = sys::reserve(bytes, kBlockSize, PROT_NONE);
+  if (!shadow) {
+    sys::unmap(*base, bytes);
+    return shadow.error();
+  }
+  Reservation r;
+  r.base = Vpn::containing(*base);
+  r.shadow = Vpn::containing(*shadow);
+  r.pages = PageCount(blocks * kPagesPerBlock);
+  r.backing = backing;
+
+  // No huge pages by themselves: one store into an empty shadow would populate 512 pages. stage()
+  // asks for them where it wants them. Kernels without huge pages refuse, and mean the same.
+  const bool is_huge = backing == Backing::kHugeWherePossible;
+  (void)sys::advise(*base, bytes, is_huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+  (void)sys::advise(*shadow, bytes, MADV_NOHUGEPAGE);
+  // A child that was not forked through before_fork() finds nothing here, rather than zeros.
+  (void)sys::advise(*base, bytes, MADV_DONTFORK);
+  (void)sys::advise(*shadow, bytes, MADV_DONTFORK);
+  Status status = enroll(r);
+  if (status.ok()) status = table_.add(r);
+  if (status.ok()) return r;
+  sys::unmap(*base, bytes);
+  sys::unmap(*shadow, bytes);
+  return status.error();
+}
+
+Status UffdMmu::enroll(const Reservation& r) const {
+  const Status address =
+      uffd_.enroll(r.base.address(), r.pages.bytes(), Uffd::Trap::kMissingAndProtected);
+  if (!address) return address;
+  return uffd_.enroll(r.shadow.address(), r.pages.bytes(), Uffd::Trap::kProtectedOnly);
+}
+
+void UffdMmu::release(const Reservation& r) {
+  sys::unmap(r.base.pointer(), r.pages.bytes());
+  sys::unmap(r.shadow.pointer(), r.pages.bytes());
+  table_.remove(r);
+}
+
+Status UffdMmu::permit(const Reservation& r, PageRun run, Access access) {
+  if (access != Access::kReadWrite && access != Access::kNone)
+    table_.note(r, ReservationTable::kSpecialAccess);
+  // The shadow is ours to write always, and MOVE wants both sides alike where the address can be
+  // written. It stays as it is while the address is closed.
+  if (access != Access::kNone) {
+    const int shadow = access == Access::kReadWriteExec ? PROT_READ | PROT_WRITE | PROT_EXEC
+                                                        : PROT_READ | PROT_WRITE;
+    const Status status = protect_memory(r.shadow_of(run.first), run.count, shadow);
+    if (!status) return status;
+  }
+  return protect_memory(run.first, run.count, protection_of(access));
+}
+
+// ---- Faults ------------------------------------------------------------------------------------
+
+Verdict UffdMmu::on_sigbus(const Fault& fault) {
+  if (options_.delivery == Delivery::kSignal)
+    return fault.tid == 0 ? options_.sink->on_fault(fault) : Verdict::kForeign;
+  // Handler threads answer faults; what comes as a signal is what they decided: a bus error.
+  return table_.owns(fault.vpn) ? Verdict::kBusError : Verdict::kForeign;
+}
+
+Verdict UffdMmu::on_event(const Fault& fault) { return options_.sink->on_fault(fault); }
+
+void UffdMmu::raise_bus_error(const Fault& fault) {
+  if (can_poison_ && uffd_.poison(fault.vpn.address(), kPageSize) == 0) return;  // wakes, too
+  signal_delivery::send_bus_error(fault.tid, fault.address);
+}
+
+bool UffdMmu::poison(const Reservation&, Vpn vpn) {
+  if (!can_poison_) return false;
+  const int error = uffd_.poison(vpn.address(), kPageSize);
+  return error == 0;
+}
+
+void UffdMmu::unpoison(const Reservation& r, Vpn vpn) {
+  if (can_poison_) (void)discard(r, {vpn, PageCount(1)});
+}
+
+void UffdMmu::wake(const Reservation&, PageRun run) {
+  if (options_.delivery == Delivery::kThread) uffd_.wake(run.first.address(), run.count.bytes());
+}
+
+// ---- The whole ---------------------------------------------------------------------------------
+
+Costs UffdMmu::costs() const { return {take_run_.ns(), move_back_.ns(), copy_page_.ns()}; }
+
+ByteSize UffdMmu::pagetable_bytes() const { return table_.pagetable_bytes(); }
+
+ByteSize UffdMmu::metadata_bytes() const { return kObjectBytes + table_.metadata_bytes(); }
+
+PageCount UffdMmu::populated_pages() const {
+  PageCount total;
+  const auto add = [&](Vpn first, PageCount pages) {
+    for (PageCount at; at < pages; at += PageCount(kPagesPerBlock)) {
+      Residency::Bits bits;
+      if (residency_.query(first + at, PageCount(kPagesPerBlock), bits)) total += bits.count();
+    }
+  };
+  table_.for_each([&](const Reservation& r) {
+    add(r.base, r.pages);
+    add(r.shadow, r.pages);
+  });
+  return total;
+}
+
+// ---- Fork --------------------------------------------------------------------------------------
+
+void UffdMmu::set_inheritance(int advice) {
+  table_.for_each([&](const Reservation& r) {
+    const int base = sys::advise(r.base.pointer(), r.pages.bytes(), advice);
+    const int shadow = sys::advise(r.shadow.pointer(), r.pages.bytes(), advice);
+    BUOY_CHECK(base == 0 && shadow == 0);
+  });
+}
+
+void UffdMmu::before_fork() {
+  table_.for_each([&](const Reservation& r) { table_.note(r, ReservationTable::kForked); });
+  set_inheritance(MADV_DOFORK);
+}
+
+void UffdMmu::after_fork_in_parent() { set_inheritance(MADV_DONTFORK); }
+
+Status UffdMmu::after_fork_in_child() {
+  threads_.forget_after_fork();
+  uffd_.close();
+  residency_.close();
+  Status status = open_descriptors();
+  if (!status) return status;
+  table_.for_each([&](const Reservation& r) {
+    if (status.ok()) status = enroll(r);
+  });
+  if (!status) return status;
+  set_inheritance(MADV_DONTFORK);
+  return start_delivery();
+}
+
+}  // namespace buoy::mmu
