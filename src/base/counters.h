@@ -14,57 +14,57 @@
 
 namespace buoy {
 
-#define BUOY_EVENTS(X)                                                                     \
-  X(pgfault, "faults that reached us")                                                     \
-  X(pgmajfault, "faults that had to decompress or read the backing file")                  \
-  X(pgfault_zero, "pages filled with zeros on a fault")                                    \
-  X(pgfault_standby, "faults answered from standby")                                       \
-  X(pgfault_protect, "store faults on pages that were write-protected")                    \
-  X(pswpin, "pages brought in from a swap tier")                                           \
-  X(pswpout, "pages sent to a swap tier")                                                  \
-  X(pgswapahead, "pages brought in beside the one that faulted")                           \
-  X(pgsteal_direct, "pages reclaimed by a thread that needed memory")                      \
-  X(pgsteal_background, "pages reclaimed by the background reclaimer")                     \
-  X(pgscan, "pages looked at by reclaim")                                                  \
-  X(pgdeactivate, "pages put on standby")                                                  \
-  X(pgactivate, "pages taken back from standby")                                           \
-  X(pgcopykept, "clean pages let go because their compressed copy was still there")        \
-  X(pgsqueeze_raced, "compressions dropped because the page was touched meanwhile")        \
-  X(allocstall, "direct reclaims")                                                         \
-  X(oom_stall, "times nothing could be reclaimed")                                         \
-  X(pglazyfree, "pages marked lazily freed")                                               \
-  X(pglazyfreed, "lazily freed pages that reclaim discarded")                              \
-  X(pglazyunfreed, "lazily freed pages that a store made ordinary again")                  \
-  X(pglazydropped, "lazily freed pages that were unmapped, discarded or wiped by the user")\
-  X(pgdropped, "pages of droppable regions that reclaim discarded")                        \
-  X(pgpurged, "volatile pages that reclaim purged")                                        \
-  X(pgvolatile, "pages marked volatile")                                                   \
-  X(pgnonvolatile, "pages whose volatile mark was withdrawn")                              \
-  X(folio_split, "folios split because a range covered them in part")                      \
-  X(folio_split_deferred, "folios queued for a split after a partial free")                \
-  X(folio_split_reclaim, "folios split by reclaim itself")                                 \
-  X(thp_fault_alloc, "2 MiB folios that one fault filled")                                 \
-  X(swap_file_write, "bytes written to the backing file")                                  \
-  X(swap_file_read, "bytes read from the backing file")                                    \
-  X(swap_corrupt, "pages whose checksum or read failed")                                   \
-  X(tlb_flush_calls, "system calls that took translations away")                           \
-  X(mmu_take_calls, "calls that took pages away")                                          \
-  X(mmu_install_calls, "calls that brought pages in")                                      \
-  X(mmu_busy, "pages that the kernel held")                                                \
-  X(compact_migrate_scanned, "frames looked at by the migrate scanner")                    \
-  X(compact_free_scanned, "frames looked at by the free scanner")                          \
-  X(compact_isolated, "frames isolated for migration")                                     \
-  X(compact_stall, "direct compactions")                                                   \
-  X(compact_fail, "direct compactions that gave nothing")                                  \
-  X(compact_success, "direct compactions that gave the block asked for")                   \
-  X(compact_daemon_wake, "background compactions")                                         \
-  X(pgmigrate_success, "frames migrated")                                                  \
-  X(pgmigrate_fail, "frames that would not migrate")                                       \
-  X(balloon_inflate, "frames given back to the operating system")                          \
-  X(balloon_deflate, "frames taken back from the operating system")                        \
-  X(balloon_migrate, "balloon frames migrated")                                            \
-  X(fork_calls, "forks")                                                                   \
-  X(cma_alloc_success, "contiguous allocations served")                                    \
+#define BUOY_EVENTS(X)                                                                      \
+  X(pgfault, "faults that reached us")                                                      \
+  X(pgmajfault, "faults that had to decompress or read the backing file")                   \
+  X(pgfault_zero, "pages filled with zeros on a fault")                                     \
+  X(pgfault_standby, "faults answered from standby")                                        \
+  X(pgfault_protect, "store faults on pages that were write-protected")                     \
+  X(pswpin, "pages brought in from a swap tier")                                            \
+  X(pswpout, "pages sent to a swap tier")                                                   \
+  X(pgswapahead, "pages brought in beside the one that faulted")                            \
+  X(pgsteal_direct, "pages reclaimed by a thread that needed memory")                       \
+  X(pgsteal_background, "pages reclaimed by the background reclaimer")                      \
+  X(pgscan, "pages looked at by reclaim")                                                   \
+  X(pgdeactivate, "pages put on standby")                                                   \
+  X(pgactivate, "pages taken back from standby")                                            \
+  X(pgcopykept, "clean pages let go because their compressed copy was still there")         \
+  X(pgsqueeze_raced, "compressions dropped because the page was touched meanwhile")         \
+  X(allocstall, "direct reclaims")                                                          \
+  X(oom_stall, "times nothing could be reclaimed")                                          \
+  X(pglazyfree, "pages marked lazily freed")                                                \
+  X(pglazyfreed, "lazily freed pages that reclaim discarded")                               \
+  X(pglazyunfreed, "lazily freed pages that a store made ordinary again")                   \
+  X(pglazydropped, "lazily freed pages that were unmapped, discarded or wiped by the user") \
+  X(pgdropped, "pages of droppable regions that reclaim discarded")                         \
+  X(pgpurged, "volatile pages that reclaim purged")                                         \
+  X(pgvolatile, "pages marked volatile")                                                    \
+  X(pgnonvolatile, "pages whose volatile mark was withdrawn")                               \
+  X(folio_split, "folios split because a range covered them in part")                       \
+  X(folio_split_deferred, "folios queued for a split after a partial free")                 \
+  X(folio_split_reclaim, "folios split by reclaim itself")                                  \
+  X(thp_fault_alloc, "2 MiB folios that one fault filled")                                  \
+  X(swap_file_write, "bytes written to the backing file")                                   \
+  X(swap_file_read, "bytes read from the backing file")                                     \
+  X(swap_corrupt, "pages whose checksum or read failed")                                    \
+  X(tlb_flush_calls, "system calls that took translations away")                            \
+  X(mmu_take_calls, "calls that took pages away")                                           \
+  X(mmu_install_calls, "calls that brought pages in")                                       \
+  X(mmu_busy, "pages that the kernel held")                                                 \
+  X(compact_migrate_scanned, "frames looked at by the migrate scanner")                     \
+  X(compact_free_scanned, "frames looked at by the free scanner")                           \
+  X(compact_isolated, "frames isolated for migration")                                      \
+  X(compact_stall, "direct compactions")                                                    \
+  X(compact_fail, "direct compactions that gave nothing")                                   \
+  X(compact_success, "direct compactions that gave the block asked for")                    \
+  X(compact_daemon_wake, "background compactions")                                          \
+  X(pgmigrate_success, "frames migrated")                                                   \
+  X(pgmigrate_fail, "frames that would not migrate")                                        \
+  X(balloon_inflate, "frames given back to the operating system")                           \
+  X(balloon_deflate, "frames taken back from the operating system")                         \
+  X(balloon_migrate, "balloon frames migrated")                                             \
+  X(fork_calls, "forks")                                                                    \
+  X(cma_alloc_success, "contiguous allocations served")                                     \
   X(cma_alloc_fail, "contiguous allocations refused")
 
 enum class Event : std::uint8_t {

@@ -2,8 +2,8 @@
 // gate, and the forking thread closes it, so that no half-done transition is copied.
 //
 // Passing costs one atomic add on a line of this CPU. A closer waits until all who passed left.
-// Not reentrant for the closer; a passer may pass again while inside (nesting), even when a closer
-// waits, if it says so (enter_nested), so that an operation never deadlocks against a close.
+// The closing thread itself may still pass (what it runs before it forks may fault), and so may
+// a handler that works for it: both name its thread id.
 #pragma once
 
 #include <atomic>
@@ -15,31 +15,29 @@ namespace buoy {
 
 class Gate {
  public:
-  // Returns the shard to leave by. Waits while the gate is closed.
-  [[nodiscard]] unsigned enter() {
+  // Returns the shard to leave by. Waits while the gate is closed, except for the closer. `tid`:
+  // the thread on whose behalf this is; 0 for the calling thread.
+  [[nodiscard]] unsigned enter(int tid = 0) {
     for (;;) {
-      const unsigned shard = enter_nested();
-      if (closed_.load(std::memory_order_seq_cst) == 0) return shard;
+      const unsigned shard = sys::current_cpu() % kShards;
+      inside_[shard].count.fetch_add(1, std::memory_order_seq_cst);
+      const int closer = closer_.load(std::memory_order_seq_cst);
+      if (closer == 0 || closer == (tid == 0 ? sys::gettid() : tid)) return shard;
       leave(shard);
-      sys::futex_wait(&closed_, 1);
+      sys::futex_wait(&closer_, static_cast<std::uint32_t>(closer));
     }
-  }
-  [[nodiscard]] unsigned enter_nested() {
-    const unsigned shard = sys::current_cpu() % kShards;
-    inside_[shard].count.fetch_add(1, std::memory_order_seq_cst);
-    return shard;
   }
   void leave(unsigned shard) { inside_[shard].count.fetch_sub(1, std::memory_order_release); }
 
   // The caller must be the only closer, and must not be inside.
   void close() {
-    closed_.store(1, std::memory_order_seq_cst);
+    closer_.store(sys::gettid(), std::memory_order_seq_cst);
     for (Shard& s : inside_)
       while (s.count.load(std::memory_order_acquire) != 0) __builtin_ia32_pause();
   }
   void open() {
-    closed_.store(0, std::memory_order_seq_cst);
-    sys::futex_wake(&closed_, INT32_MAX);
+    closer_.store(0, std::memory_order_seq_cst);
+    sys::futex_wake(&closer_, INT32_MAX);
   }
 
  private:
@@ -48,12 +46,12 @@ class Gate {
     std::atomic<std::int64_t> count{0};
   };
   Shard inside_[kShards];
-  std::atomic<std::uint32_t> closed_{0};
+  std::atomic<int> closer_{0};  // thread id of who closed it; 0: open
 };
 
 class GatePass {
  public:
-  explicit GatePass(Gate& gate) : gate_(gate), shard_(gate.enter()) {}
+  explicit GatePass(Gate& gate, int tid = 0) : gate_(gate), shard_(gate.enter(tid)) {}
   ~GatePass() { gate_.leave(shard_); }
   GatePass(const GatePass&) = delete;
   GatePass& operator=(const GatePass&) = delete;

@@ -93,8 +93,7 @@ class BUOY_CAPABILITY("mutex") SpinMutex {
   }
   void unlock(LockRank rank) BUOY_RELEASE() {
     lock_order::released(rank);
-    if (word_.exchange(kFree, std::memory_order_release) == kContended)
-      sys::futex_wake(&word_, 1);
+    if (word_.exchange(kFree, std::memory_order_release) == kContended) sys::futex_wake(&word_, 1);
   }
   [[nodiscard]] bool is_locked() const { return word_.load(std::memory_order_relaxed) != kFree; }
   void assert_held() const BUOY_ASSERT_HELD(this) { BUOY_DCHECK(is_locked()); }
@@ -113,7 +112,9 @@ template <LockRank kRank>
 class BUOY_CAPABILITY("mutex") Mutex {
  public:
   void lock() BUOY_ACQUIRE() BUOY_NO_TSA { inner_.lock(kRank); }
-  [[nodiscard]] bool try_lock() BUOY_TRY_ACQUIRE(true) BUOY_NO_TSA { return inner_.try_lock(kRank); }
+  [[nodiscard]] bool try_lock() BUOY_TRY_ACQUIRE(true) BUOY_NO_TSA {
+    return inner_.try_lock(kRank);
+  }
   void unlock() BUOY_RELEASE() BUOY_NO_TSA { inner_.unlock(kRank); }
   void assert_held() const BUOY_ASSERT_HELD(this) { BUOY_DCHECK(inner_.is_locked()); }
 

@@ -13,7 +13,8 @@ namespace buoy {
 class SignalBlock {
  public:
   SignalBlock() {
-    const std::uint64_t all = ~(std::uint64_t{1} << (SIGBUS - 1)) & ~(std::uint64_t{1} << (SIGSEGV - 1));
+    const std::uint64_t all =
+        ~(std::uint64_t{1} << (SIGBUS - 1)) & ~(std::uint64_t{1} << (SIGSEGV - 1));
     sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&all), sys::ptr(&saved_), sizeof saved_);
   }
   ~SignalBlock() {

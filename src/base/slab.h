@@ -34,8 +34,8 @@ class Slab {
   // Reserves room for `capacity` objects: address space only. ENOMEM if there is none.
   [[nodiscard]] Status create(std::uint32_t capacity) {
     const std::size_t bytes = slot_bytes() * (std::size_t{capacity} + 1);
-    auto range = sys::reserve((bytes + kPageSize - 1) & ~(kPageSize - 1), kPageSize,
-                              PROT_READ | PROT_WRITE);
+    auto range =
+        sys::reserve((bytes + kPageSize - 1) & ~(kPageSize - 1), kPageSize, PROT_READ | PROT_WRITE);
     if (!range) return range.error();
     base_ = *range;
     bytes_ = (bytes + kPageSize - 1) & ~(kPageSize - 1);

@@ -55,8 +55,7 @@ unsigned online_cpus() {
   const long bytes = call(SYS_sched_getaffinity, 0, sizeof mask, ptr(mask));
   if (bytes <= 0) return 1;
   unsigned cpus = 0;
-  for (const unsigned long word : mask)
-    cpus += static_cast<unsigned>(__builtin_popcountl(word));
+  for (const unsigned long word : mask) cpus += static_cast<unsigned>(__builtin_popcountl(word));
   return cpus == 0 ? 1 : cpus;
 }
 

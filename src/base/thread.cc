@@ -123,16 +123,16 @@ Status BareThread::start(const char* name, Body body, void* argument) {
   *--stack_top = reinterpret_cast<std::uint64_t>(&BareThread::trampoline);
   long ret;
   {
-    register long r10 __asm__("r10") = sys::ptr(&tid_);      // child_tid
+    register long r10 __asm__("r10") = sys::ptr(&tid_);        // child_tid
     register long r8 __asm__("r8") = static_cast<long>(self);  // tls
     __asm__ volatile(
         "syscall\n\t"
         "test %%rax, %%rax\n\t"
         "jnz 1f\n\t"
         "xor %%ebp, %%ebp\n\t"
-        "pop %%rax\n\t"   // trampoline
-        "pop %%rdi\n\t"   // this
-        "call *%%rax\n\t" // the stack is 16-byte aligned here, as the ABI wants before a call
+        "pop %%rax\n\t"    // trampoline
+        "pop %%rdi\n\t"    // this
+        "call *%%rax\n\t"  // the stack is 16-byte aligned here, as the ABI wants before a call
         "xor %%edi, %%edi\n\t"
         "mov %[exit], %%eax\n\t"
         "syscall\n\t"

@@ -16,7 +16,7 @@ inline constexpr std::size_t kPageSize = std::size_t{1} << kPageShift;
 inline constexpr std::size_t kBlockShift = 21;  // a pageblock, a leaf's span, an x86-64 huge page
 inline constexpr std::size_t kBlockSize = std::size_t{1} << kBlockShift;
 inline constexpr std::size_t kPagesPerBlock = kBlockSize / kPageSize;  // 512
-inline constexpr unsigned kMaxOrder = 9;  // 2^9 pages: one whole block
+inline constexpr unsigned kMaxOrder = 9;                               // 2^9 pages: one whole block
 
 // A length in bytes. Only for quantities that users see; inside, lengths are PageCounts.
 using ByteSize = std::size_t;

@@ -1,0 +1,216 @@
+// The C API: validates, finds the pool of an address, translates errors to errno.
+
+#include <pthread.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "api/pool.h"
+#include "api/pool_registry.h"
+#include "buoy/buoy.h"
+
+namespace buoy {
+namespace {
+
+Pool* unwrap(buoy_pool* p) { return reinterpret_cast<Pool*>(p); }
+
+int fail(int code) {
+  errno = code;
+  return -1;
+}
+int result(Status s) { return s.ok() ? 0 : fail(s.code()); }
+
+struct Range {
+  Pool* pool = nullptr;
+  PageRun run;
+};
+
+// A page-aligned, non-empty, non-wrapping range that lies wholly in one pool's mappings.
+Status find_range(void* address, size_t length, Range* out) {
+  const auto start = reinterpret_cast<std::uintptr_t>(address);
+  if (start % kPageSize != 0 || length == 0 || length > SIZE_MAX - kPageSize) return Error{EINVAL};
+  const PageCount pages = PageCount::covering(length);
+  if (start + pages.bytes() < start) return Error{EINVAL};
+  out->run = {Vpn::of_address(start), pages};
+  out->pool = PoolRegistry::find(address);
+  if (out->pool == nullptr) return Error{ENOMEM};
+  return {};
+}
+Status find_mapped(void* address, size_t length, Range* out) {
+  if (Status s = find_range(address, length, out); !s) return s;
+  if (out->pool->vm().mapped_prefix(out->run) != out->run.count) return Error{ENOMEM};
+  return {};
+}
+
+Status read_options(const buoy_options& o, PoolOptions* out) {
+  if (o.struct_size < sizeof(buoy_options)) return Error{EINVAL};
+  out->budget = o.budget;
+  out->backing_file = o.backing_file;
+  if (o.compressor == nullptr || std::strcmp(o.compressor, "lz4") == 0)
+    out->compressor = swap::CompressorKind::kLz4;
+  else if (std::strcmp(o.compressor, "zstd") == 0)
+    out->compressor = swap::CompressorKind::kZstd;
+  else if (std::strcmp(o.compressor, "none") == 0)
+    out->compressor = swap::CompressorKind::kNone;
+  else
+    return Error{EINVAL};
+  switch (o.faults) {
+    case BUOY_FAULTS_AUTO:
+      out->faults = Faults::kAuto;
+      break;
+    case BUOY_FAULTS_SIGNAL:
+      out->faults = Faults::kSignal;
+      break;
+    case BUOY_FAULTS_THREAD:
+      out->faults = Faults::kThread;
+      break;
+    default:
+      return Error{EINVAL};
+  }
+  switch (o.on_exhausted) {
+    case BUOY_EXHAUSTED_SIGBUS:
+      out->on_exhausted = OnExhausted::kSigbus;
+      break;
+    case BUOY_EXHAUSTED_WAIT:
+      out->on_exhausted = OnExhausted::kWait;
+      break;
+    default:
+      return Error{EINVAL};
+  }
+  if (out->budget < Budget::kMinimum) return Error{EINVAL};
+  return {};
+}
+
+}  // namespace
+}  // namespace buoy
+
+using namespace buoy;  // NOLINT(google-build-using-namespace): the C names live outside
+
+extern "C" {
+
+int buoy_pool_create(const buoy_options* options, buoy_pool** pool) {
+  if (options == nullptr || pool == nullptr) return fail(EINVAL);
+  PoolOptions o;
+  if (Status s = read_options(*options, &o); !s) return fail(s.code());
+  auto made = Pool::create(o);
+  if (!made) return fail(made.code());
+  if (Status s = PoolRegistry::add(**made); !s) {
+    (void)Pool::destroy(*made);
+    return fail(s.code());
+  }
+  *pool = reinterpret_cast<buoy_pool*>(*made);
+  return 0;
+}
+
+int buoy_pool_destroy(buoy_pool* pool) {
+  if (pool == nullptr || !PoolRegistry::has(*unwrap(pool))) return fail(EINVAL);
+  if (unwrap(pool)->vm().has_mappings()) return fail(EBUSY);
+  PoolRegistry::remove(*unwrap(pool));
+  const Status s = Pool::destroy(unwrap(pool));
+  if (!s) (void)PoolRegistry::add(*unwrap(pool));
+  return result(s);
+}
+
+int buoy_pool_resize(buoy_pool* pool, size_t budget) {
+  if (pool == nullptr) return fail(EINVAL);
+  return result(unwrap(pool)->resize(budget));
+}
+
+ssize_t buoy_pool_reclaim(buoy_pool* pool, size_t bytes) {
+  if (pool == nullptr) return fail(EINVAL);
+  return static_cast<ssize_t>(unwrap(pool)->reclaim(bytes));
+}
+
+int buoy_pool_stat(buoy_pool* pool, const char* name, uint64_t* value) {
+  if (pool == nullptr || name == nullptr || value == nullptr) return fail(EINVAL);
+  std::uint64_t v = 0;
+  if (!unwrap(pool)->stat(name, &v)) return fail(ENOENT);
+  *value = v;
+  return 0;
+}
+
+void* buoy_map(buoy_pool* pool, size_t length, unsigned flags) {
+  constexpr unsigned kKnown =
+      BUOY_DROPPABLE | BUOY_HUGE | BUOY_PURGED_READS_ZERO | BUOY_VOLATILE_MAY_COMPRESS;
+  if (pool == nullptr || length == 0 || (flags & ~kKnown) != 0) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  static_assert(static_cast<unsigned>(RegionFlags::kDroppable) == BUOY_DROPPABLE);
+  static_assert(static_cast<unsigned>(RegionFlags::kHuge) == BUOY_HUGE);
+  static_assert(static_cast<unsigned>(RegionFlags::kPurgedReadsZero) == BUOY_PURGED_READS_ZERO);
+  static_assert(static_cast<unsigned>(RegionFlags::kVolatileMayCompress) ==
+                BUOY_VOLATILE_MAY_COMPRESS);
+  auto at =
+      unwrap(pool)->map(length, static_cast<RegionFlags>(flags), mmu::Access::kReadWrite, nullptr);
+  if (!at) {
+    errno = at.code();
+    return nullptr;
+  }
+  return *at;
+}
+
+int buoy_unmap(void* address, size_t length) {
+  Range r;
+  if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
+  return result(r.pool->vm().unmap(r.run));
+}
+
+void* buoy_remap(void* address, size_t old_length, size_t new_length) {
+  Range r;
+  Status s = find_mapped(address, old_length, &r);
+  if (s.ok() && (new_length == 0 || new_length > SIZE_MAX - kPageSize)) s = Error{EINVAL};
+  if (s.ok()) {
+    auto at = r.pool->remap(address, old_length, new_length, true, nullptr);
+    if (at) return *at;
+    s = at.error();
+  }
+  errno = s.code() == EFAULT ? ENOMEM : s.code();
+  return nullptr;
+}
+
+int buoy_advise(void* address, size_t length, int advice) {
+  Range r;
+  if (advice < BUOY_FREE || advice > BUOY_WILLNEED) return fail(EINVAL);
+  if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
+  Vm& vm = r.pool->vm();
+  switch (advice) {
+    case BUOY_FREE:
+      return result(vm.free_lazily(r.run));
+    case BUOY_REUSE:
+      return result(vm.reuse(r.run));
+    case BUOY_DONTNEED:
+      return result(vm.discard(r.run));
+    case BUOY_COLD:
+      return result(vm.cold(r.run));
+    case BUOY_PAGEOUT:
+      return result(vm.page_out(r.run));
+    default:
+      return result(vm.will_need(r.run));
+  }
+}
+
+int buoy_pin(void* address, size_t length, unsigned flags) {
+  Range r;
+  if ((flags & ~static_cast<unsigned>(BUOY_WRITE)) != 0) return fail(EINVAL);
+  if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
+  return result(
+      r.pool->vm().pin(r.run, (flags & BUOY_WRITE) != 0 ? PinFor::kWriting : PinFor::kReading));
+}
+
+int buoy_unpin(void* address, size_t length, unsigned flags) {
+  Range r;
+  if ((flags & ~static_cast<unsigned>(BUOY_DIRTIED)) != 0) return fail(EINVAL);
+  if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
+  return result(
+      r.pool->vm().unpin(r.run, (flags & BUOY_DIRTIED) != 0 ? Dirtied::kYes : Dirtied::kNo));
+}
+
+int buoy_residency(void* address, size_t length, unsigned char* vec) {
+  Range r;
+  if (vec == nullptr) return fail(EINVAL);
+  if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
+  return result(r.pool->vm().residency(r.run, vec));
+}
+
+}  // extern "C"

@@ -1,0 +1,95 @@
+// What a pool tells about itself: gauges computed on demand, and every event counter.
+
+#include <cerrno>
+#include <cstring>
+
+#include "api/pool.h"
+
+namespace buoy {
+
+namespace {
+constexpr std::string_view kGauges[] = {
+    "budget_bytes",
+    "resident_bytes",
+    "resident_peak_bytes",
+    "standby_bytes",
+    "lazyfree_bytes",
+    "volatile_bytes",
+    "compressed_bytes",
+    "compressed_original_bytes",
+    "backing_file_bytes",
+    "metadata_bytes",
+    "pagetable_bytes",
+    "pinned_bytes",
+    "resident_without_lazyfree_bytes",
+    "arena_bytes",
+    "same_filled_pages",
+    "incompressible_pages",
+};
+}  // namespace
+
+ByteSize Pool::metadata_bytes() const {
+  return context_.table.touched_bytes() + swap_->stats().metadata_bytes + arena_->metadata_bytes() +
+         mmu_->metadata_bytes() + vm_.metadata_bytes() + frames::kPlacedBytes<Pool>;
+}
+
+bool Pool::stat(std::string_view name, std::uint64_t* value) const {
+  const auto bytes_in = [this](PteState s) { return context_.pages_in(s) * kPageSize; };
+  const ByteSize resident = context_.budget.used().bytes();
+  if (name == "budget_bytes") return *value = context_.budget.limit().bytes(), true;
+  if (name == "resident_bytes") return *value = resident, true;
+  if (name == "resident_peak_bytes") return *value = context_.budget.peak().bytes(), true;
+  if (name == "standby_bytes") return *value = bytes_in(PteState::kStandby), true;
+  if (name == "lazyfree_bytes") return *value = bytes_in(PteState::kLazyFree), true;
+  if (name == "resident_without_lazyfree_bytes")
+    return *value = resident - bytes_in(PteState::kLazyFree), true;
+  if (name == "volatile_bytes") return *value = 0, true;
+  if (name == "metadata_bytes") return *value = metadata_bytes(), true;
+  if (name == "pagetable_bytes") return *value = mmu_->pagetable_bytes(), true;
+  if (name == "arena_bytes") return *value = arena_->taken().bytes(), true;
+  if (name == "pinned_bytes") {
+    const auto held = context_.held_pages.load(std::memory_order_relaxed);
+    return *value = static_cast<std::uint64_t>(held < 0 ? 0 : held) * kPageSize, true;
+  }
+  for (std::size_t e = 0; e < kEventCount; ++e)
+    if (name == event_name(static_cast<Event>(e)))
+      return *value = context_.counters.read(static_cast<Event>(e)), true;
+  const swap::SwapStats swap = swap_->stats();
+  if (name == "compressed_bytes") return *value = swap.compressed_bytes, true;
+  if (name == "compressed_original_bytes") return *value = swap.compressed_original_bytes, true;
+  if (name == "backing_file_bytes") return *value = swap.backing_file_bytes, true;
+  if (name == "same_filled_pages") return *value = swap.same_filled_pages, true;
+  if (name == "incompressible_pages") return *value = swap.incompressible_pages, true;
+  return false;
+}
+
+void Pool::write_stats(int fd) const {
+  // One write: several processes may share the descriptor.
+  char text[8192];
+  std::size_t size = 0;
+  const auto put = [&](std::string_view s) {
+    if (size + s.size() > sizeof text) return;
+    std::memcpy(text + size, s.data(), s.size());
+    size += s.size();
+  };
+  const auto field = [&](std::string_view name) {
+    std::uint64_t value = 0;
+    if (!stat(name, &value)) return;
+    sys::Line line;
+    line.text("\"").text(name).text("\":").number(value);
+    if (size > 1) put(",");
+    put(line.view());
+  };
+  put("{");
+  for (const std::string_view name : kGauges) field(name);
+  for (std::size_t e = 0; e < kEventCount; ++e) field(event_name(static_cast<Event>(e)));
+  put("}\n");
+  for (std::size_t done = 0; done < size;) {
+    const long n = sys::call(SYS_write, fd, sys::ptr(text + done), static_cast<long>(size - done));
+    if (n == -EINTR) continue;
+    if (n <= 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+}
+
+}  // namespace buoy

@@ -1,0 +1,32 @@
+// Folios: naturally aligned runs of 2^order pages of one leaf that are decided on as one unit.
+//
+// A folio is described by its pages' PTEs: each carries the folio's order, the head is the page
+// with the order's alignment. Its pages may be in different states. There is no object to
+// allocate; splitting and joining rewrite the orders (at most 512 words, under the leaf lock).
+#pragma once
+
+#include "pagetable/leaf.h"
+
+namespace buoy {
+
+struct Folio {
+  unsigned first = 0;  // index of the head within the leaf
+  Order order;
+  [[nodiscard]] unsigned size() const { return static_cast<unsigned>(order.pages().value()); }
+  [[nodiscard]] unsigned end() const { return first + size(); }
+};
+
+[[nodiscard]] inline Folio folio_of(const Leaf& leaf, unsigned i) {
+  const Order order = leaf.get(i).order();
+  return {static_cast<unsigned>(i & ~(order.pages().value() - 1)), order};
+}
+
+// Makes [first, first + 2^order) one folio. `first` is aligned to the order.
+void join(Leaf& leaf, unsigned first, Order order) BUOY_REQUIRES(leaf.lock);
+// Splits the folio holding page i into naturally aligned ones so that [begin, end) is covered by
+// whole folios and nothing outside is part of them. Returns how many folios were cut.
+unsigned split_at(Leaf& leaf, unsigned begin, unsigned end) BUOY_REQUIRES(leaf.lock);
+// Would split_at cut anything?
+[[nodiscard]] bool cuts_a_folio(const Leaf& leaf, unsigned begin, unsigned end);
+
+}  // namespace buoy

@@ -1,0 +1,102 @@
+// A leaf: the 512 PTEs of one 2 MiB block, their lock, and their place on the reclaim lists.
+//
+// Leaves are type-stable: recycled through a Slab, never unmapped. Whoever reaches a leaf through
+// the index without holding anything locks it and checks `block` and `region` again.
+//
+// Lock order: leaf, then anything of kLru and beyond; two leaves by rising block number.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/units.h"
+#include "pagetable/pte.h"
+
+namespace buoy {
+
+class Region;
+
+// The reclaim lists a leaf may be on: any subset, by what its pages are.
+enum class LeafList : std::uint8_t { kResident, kStandby, kLazyFree, kCount };
+
+struct Leaf {
+  using Lock = Mutex<LockRank::kLeaf>;
+
+  Lock lock;
+  // The block of address space, ~0 while on the free list. Written with the lock held.
+  std::atomic<std::uint64_t> block{~std::uint64_t{0}};
+  std::atomic<Region*> region{nullptr};
+
+  static constexpr std::uint16_t kNoFault = 0xffff;
+  // Where the last fault was, and how large a folio it brought: locality detection. Hints, also
+  // read by faults in the neighbouring leaves; hence atomic, and never trusted.
+  std::atomic<std::uint16_t> last_fault{kNoFault};
+  std::atomic<std::uint8_t> window_order{0};
+  // The same for stores over lazily freed pages: where the last un-free was, and its order.
+  std::atomic<std::uint16_t> last_unfree{kNoFault};
+  std::atomic<std::uint8_t> unfree_order{0};
+  // Bumped, and woken, when a page leaves kLoading or kSqueezing.
+  std::atomic<std::uint32_t> event{0};
+  std::atomic<std::uint32_t> waiters{0};
+
+  // Pages by state; the equation: they sum to 512, and `in_shadow` counts the flag.
+  std::array<std::uint16_t, static_cast<std::size_t>(PteState::kCount)> count
+      BUOY_GUARDED_BY(lock){};
+  std::uint16_t in_shadow BUOY_GUARDED_BY(lock) = 0;
+  std::uint16_t held BUOY_GUARDED_BY(lock) = 0;
+
+  // List membership: written under the Lru's lock; `lists` (a bit per LeafList) may be read
+  // without it as a hint.
+  ListNode resident_node;
+  ListNode standby_node;
+  ListNode lazyfree_node;
+  std::atomic<std::uint8_t> lists{0};
+  bool isolated = false;  // somebody works on it after taking it off its lists
+
+  std::array<std::atomic<std::uint64_t>, kPagesPerBlock> ptes;
+
+  [[nodiscard]] Vpn first_page() const {
+    return Vpn(block.load(std::memory_order_relaxed) * kPagesPerBlock);
+  }
+  [[nodiscard]] Vpn page(unsigned i) const { return first_page() + PageCount(i); }
+  [[nodiscard]] Pte get(unsigned i) const { return Pte(ptes[i].load(std::memory_order_relaxed)); }
+  // Replaces PTE i, keeping the counts; checks the transition.
+  void set(unsigned i, Pte value) BUOY_REQUIRES(lock);
+  [[nodiscard]] unsigned count_of(PteState s) const BUOY_REQUIRES(lock) {
+    return count[static_cast<std::size_t>(s)];
+  }
+  [[nodiscard]] unsigned populated() const BUOY_REQUIRES(lock) {
+    return count_of(PteState::kMapped) + count_of(PteState::kLazyFree) + count_of(PteState::kClean);
+  }
+  // Every PTE becomes `fill`, the counts anew: for a leaf fresh off the slab.
+  void reset(std::uint64_t new_block, Region* owner, PteState fill) BUOY_REQUIRES(lock);
+  // Recounts everything and compares. Aborts on a difference.
+  void validate() const BUOY_REQUIRES(lock);
+};
+
+// The length of the run of pages from `i` on (at most to `end`) for which `test(pte)` holds.
+template <typename Test>
+[[nodiscard]] unsigned run_length(const Leaf& leaf, unsigned i, unsigned end, Test test) {
+  unsigned n = i;
+  while (n < end && test(leaf.get(n))) ++n;
+  return n - i;
+}
+
+// Calls body(first, length) for each maximal run in [begin, end) for which `test(pte)` holds.
+template <typename Test, typename Body>
+void for_each_run(const Leaf& leaf, unsigned begin, unsigned end, Test test, Body body) {
+  for (unsigned i = begin; i < end;) {
+    const unsigned n = run_length(leaf, i, end, test);
+    if (n == 0) {
+      ++i;
+      continue;
+    }
+    body(i, n);
+    i += n;
+  }
+}
+
+}  // namespace buoy

@@ -1,0 +1,84 @@
+// PageTable: the index, the leaves and the regions of one pool.
+//
+// Finding a leaf takes no lock. Making one, and everything about regions, takes the region lock
+// (rank kRegions, so it may be held while leaves are locked).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/lock.h"
+#include "base/result.h"
+#include "base/slab.h"
+#include "base/units.h"
+#include "pagetable/index.h"
+#include "pagetable/leaf.h"
+#include "pagetable/region.h"
+
+namespace buoy {
+
+class PageTable {
+ public:
+  using RegionLock = Mutex<LockRank::kRegions>;
+
+  // Room for so many leaves (2 MiB of touched address space each) and regions.
+  [[nodiscard]] Status create();
+
+  RegionLock& region_lock() BUOY_RETURN_CAPABILITY(region_lock_) { return region_lock_; }
+
+  // The region around `v`, or null. Lock-free, async-signal-safe; the answer may be stale by the
+  // time it is used, but the pointer stays a Region.
+  [[nodiscard]] Region* find_region(Vpn v) const;
+  [[nodiscard]] Leaf* find_leaf(Vpn v) const { return index_.find(v); }
+  // The leaf of `v`, made if need be: its PTEs say hole or empty as the region's extents do.
+  // Null if no region holds `v`, or memory for metadata ran out.
+  [[nodiscard]] Leaf* find_or_make_leaf(Vpn v) BUOY_EXCLUDES(region_lock_);
+  [[nodiscard]] Leaf* find_or_make_leaf_locked(Vpn v) BUOY_REQUIRES(region_lock_);
+
+  // A region object around the reservation, entered into the table. Null: too many regions.
+  [[nodiscard]] Region* add_region(const mmu::Reservation& reservation, RegionFlags flags,
+                                   RegionKind kind) BUOY_REQUIRES(region_lock_);
+  // Takes it out; its leaves must be gone.
+  void remove_region(Region& region) BUOY_REQUIRES(region_lock_);
+  [[nodiscard]] std::uint32_t region_count() const {
+    return region_count_.load(std::memory_order_acquire);
+  }
+  [[nodiscard]] Region& region_at(std::uint32_t i) const BUOY_REQUIRES(region_lock_) {
+    return *order_[i].region;
+  }
+
+  // Returns an all-hole leaf to the slab. The caller holds its lock (which stays held: leaves are
+  // type-stable) and has taken it off every reclaim list.
+  void recycle(Leaf& leaf) BUOY_REQUIRES(region_lock_, leaf.lock);
+
+  // Every live leaf, in no order; for validation, fork and statistics. body(Leaf&), unlocked.
+  template <typename Body>
+  void for_each_leaf(Body body) {
+    const std::uint32_t end = leaves_.high_water();
+    for (std::uint32_t i = 1; i < end; ++i) {
+      Leaf& leaf = leaves_.at(i);
+      if (leaf.block.load(std::memory_order_acquire) != ~std::uint64_t{0}) body(leaf);
+    }
+  }
+  [[nodiscard]] ByteSize touched_bytes() const;
+
+ private:
+  static constexpr std::uint32_t kMaxLeaves = 1U << 23;  // 16 TiB of touched address space
+  static constexpr std::uint32_t kMaxRegions = 1U << 16;
+  struct Ordered {
+    Vpn first;
+    Vpn end;
+    Region* region;
+  };
+
+  AddressIndex index_;
+  Slab<Leaf> leaves_;
+  Slab<Region> regions_;
+  RegionLock region_lock_;
+  // Sorted by address; a sequence lock lets readers search it without the region lock.
+  Ordered* order_ = nullptr;
+  std::atomic<std::uint32_t> region_count_{0};
+  std::atomic<std::uint32_t> sequence_{0};
+};
+
+}  // namespace buoy

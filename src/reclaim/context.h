@@ -1,0 +1,74 @@
+// Context: the parts of one pool that reclaim and vm work on together. Plain references to the
+// layers below; owned by the pool.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "base/counters.h"
+#include "base/gate.h"
+#include "frames/budget.h"
+#include "mmu/mmu.h"
+#include "pagetable/page_table.h"
+#include "reclaim/lru.h"
+#include "swap/swap_stack.h"
+
+namespace buoy {
+
+// Whether every pin the kernel may hold on our pages passed through buoy_pin().
+enum class Pins : std::uint8_t {
+  kKnown,    // the library: O_DIRECT and io_uring buffers are pinned by contract
+  kUnknown,  // an unmodified program: pages leave by MOVE alone, which refuses pinned pages
+};
+
+struct Context {
+  mmu::Mmu* mmu = nullptr;
+  swap::SwapStack* swap = nullptr;
+  Pins pins = Pins::kKnown;
+  Budget budget;
+  Counters counters;
+  PageTable table;
+  Lru lru;
+  // Every operation on pages passes; fork closes it.
+  Gate gate;
+  // Pages in each PTE state, and stale or standby frames in shadows. Kept by LockedLeaf.
+  std::array<std::atomic<std::int64_t>, static_cast<std::size_t>(PteState::kCount)> pages{};
+  std::atomic<std::int64_t> shadow_frames{0};
+  std::atomic<std::int64_t> held_pages{0};
+
+  [[nodiscard]] std::uint64_t pages_in(PteState s) const {
+    const auto n = pages[static_cast<std::size_t>(s)].load(std::memory_order_relaxed);
+    return n < 0 ? 0 : static_cast<std::uint64_t>(n);
+  }
+};
+
+// Pages charged to the budget ahead of their use. What is not consumed goes back.
+class Precharge {
+ public:
+  explicit Precharge(Budget& budget) : budget_(budget) {}
+  ~Precharge() { give_back(); }
+  Precharge(const Precharge&) = delete;
+  Precharge& operator=(const Precharge&) = delete;
+
+  [[nodiscard]] bool try_add(PageCount n, Charge kind = Charge::kOrdinary) {
+    if (!budget_.try_charge(n, kind)) return false;
+    held_ += n;
+    return true;
+  }
+  [[nodiscard]] PageCount held() const { return held_; }
+  void consume(PageCount n) {
+    BUOY_CHECK(n <= held_);
+    held_ -= n;
+  }
+  void give_back() {
+    if (!held_.is_zero()) budget_.uncharge(held_);
+    held_ = PageCount();
+  }
+
+ private:
+  Budget& budget_;
+  PageCount held_;
+};
+
+}  // namespace buoy

@@ -1,0 +1,404 @@
+#include "reclaim/locked_leaf.h"
+
+namespace buoy {
+
+// The lock is this object's; the analysis cannot see through the members.
+#define LEAF_HELD BUOY_NO_TSA
+
+namespace {
+
+constexpr auto index_of(PteState s) { return static_cast<std::size_t>(s); }
+
+unsigned frames_of(const std::array<std::uint16_t, index_of(PteState::kCount)>& count,
+                   unsigned in_shadow) {
+  return count[index_of(PteState::kMapped)] + count[index_of(PteState::kLazyFree)] +
+         count[index_of(PteState::kClean)] + in_shadow;
+}
+
+}  // namespace
+
+std::uint8_t lists_for(const Leaf& leaf) BUOY_NO_TSA {
+  std::uint8_t wanted = 0;
+  if (leaf.count_of(PteState::kMapped) + leaf.count_of(PteState::kClean) != 0)
+    wanted |= Lru::bit(LeafList::kResident);
+  if (leaf.in_shadow != 0) wanted |= Lru::bit(LeafList::kStandby);
+  if (leaf.count_of(PteState::kLazyFree) != 0) wanted |= Lru::bit(LeafList::kLazyFree);
+  return wanted;
+}
+
+LockedLeaf::LockedLeaf(Context& context, Leaf& leaf, Precharge* precharge)
+    : context_(context), leaf_(leaf), precharge_(precharge) {
+  open();
+}
+
+LockedLeaf::~LockedLeaf() LEAF_HELD { settle(); }
+
+void LockedLeaf::open() {
+  leaf_.lock.lock();
+  count_before_ = leaf_.count;
+  shadow_before_ = leaf_.in_shadow;
+  held_before_ = leaf_.held;
+}
+
+void LockedLeaf::settle() {
+  for (std::size_t s = 0; s < count_before_.size(); ++s) {
+    const int delta = int{leaf_.count[s]} - int{count_before_[s]};
+    if (delta != 0) context_.pages[s].fetch_add(delta, std::memory_order_relaxed);
+  }
+  if (leaf_.in_shadow != shadow_before_)
+    context_.shadow_frames.fetch_add(int{leaf_.in_shadow} - static_cast<int>(shadow_before_),
+                                     std::memory_order_relaxed);
+  if (leaf_.held != held_before_)
+    context_.held_pages.fetch_add(int{leaf_.held} - static_cast<int>(held_before_),
+                                  std::memory_order_relaxed);
+  const unsigned before = frames_of(count_before_, shadow_before_);
+  const unsigned now = frames_of(leaf_.count, leaf_.in_shadow);
+  if (now > before) {
+    BUOY_CHECK(precharge_ != nullptr);
+    precharge_->consume(PageCount(now - before));
+  } else if (now < before) {
+    context_.budget.uncharge(PageCount(before - now));
+  }
+  const std::uint8_t wanted = lists_for(leaf_);
+  if ((wanted & ~leaf_.lists.load(std::memory_order_relaxed)) != 0) context_.lru.add(leaf_, wanted);
+  leaf_.lock.unlock();
+}
+
+bool LockedLeaf::is_of(Vpn vpn) const {
+  return leaf_.block.load(std::memory_order_relaxed) == vpn.block();
+}
+
+void LockedLeaf::touch(unsigned first, unsigned n) LEAF_HELD {
+  const unsigned generation = context_.lru.generation();
+  for (unsigned i = first; i < first + n; ++i)
+    leaf_.set(i, leaf_.get(i).with_generation(generation).without(Pte::kCold));
+}
+
+void LockedLeaf::free_entry(unsigned i) LEAF_HELD {
+  const Pte p = leaf_.get(i);
+  if (p.entry().is_none()) return;
+  context_.swap->free(p.entry());
+  leaf_.ptes[i].store(p.without_entry().bits(), std::memory_order_relaxed);
+}
+
+// ---- Bringing in ------------------------------------------------------------------------------
+
+unsigned LockedLeaf::fill_zeros(unsigned first, unsigned n) LEAF_HELD {
+  const mmu::Progress p = context_.mmu->install_zeros(reservation(), run(first, n));
+  const auto done = static_cast<unsigned>(p.done.value());
+  for (unsigned i = first; i < first + done; ++i)
+    leaf_.set(i, leaf_.get(i).with_state(PteState::kMapped));
+  touch(first, done);
+  context_.lru.note_installed(done);
+  return done;
+}
+
+unsigned LockedLeaf::install(unsigned first, unsigned n, const std::byte* bytes,
+                             mmu::Stores stores) LEAF_HELD {
+  const mmu::Progress p = context_.mmu->install(reservation(), run(first, n), bytes, stores);
+  const auto done = static_cast<unsigned>(p.done.value());
+  for (unsigned i = first; i < first + done; ++i) {
+    if (stores == mmu::Stores::kAllowed) {
+      const swap::SwapEntry entry = leaf_.get(i).entry();
+      leaf_.set(i, leaf_.get(i).with_state(PteState::kMapped).without_entry());
+      context_.swap->free(entry);
+    } else {
+      leaf_.set(i, leaf_.get(i).with_state(PteState::kClean));
+    }
+  }
+  touch(first, done);
+  context_.lru.note_installed(done);
+  return done;
+}
+
+unsigned LockedLeaf::give_back(unsigned first, unsigned n) LEAF_HELD {
+  unsigned done = 0;
+  while (done < n) {
+    const unsigned at = first + done;
+    const bool squeezing = leaf_.get(at).has(Pte::kSqueezing);
+    const unsigned length = run_length(
+        leaf_, at, first + n, [squeezing](Pte p) { return p.has(Pte::kSqueezing) == squeezing; });
+    unsigned moved = 0;
+    mmu::Return how = mmu::Return::kCopied;
+    if (squeezing) {
+      // Somebody reads the shadow without the lock: the frame must stay there.
+      for (; moved < length; ++moved) {
+        const mmu::Progress p =
+            context_.mmu->install(reservation(), run(at + moved, 1),
+                                  context_.mmu->shadow_bytes(reservation(), leaf_.page(at + moved)),
+                                  mmu::Stores::kAllowed);
+        if (!p.complete()) break;
+      }
+    } else {
+      const PageCount afford = precharge_ == nullptr ? PageCount() : precharge_->held();
+      const mmu::GiveBackResult r = context_.mmu->give_back(
+          reservation(), run(at, length),
+          afford.value() >= done + length ? mmu::Return::kCopied : mmu::Return::kMoved);
+      moved = static_cast<unsigned>(r.progress.done.value());
+      how = r.how;
+    }
+    for (unsigned i = at; i < at + moved; ++i) {
+      free_entry(i);
+      Pte p = leaf_.get(i).with_state(PteState::kMapped);
+      if (how == mmu::Return::kMoved) p = p.without(Pte::kInShadow);
+      leaf_.set(i, p);
+    }
+    touch(at, moved);
+    done += moved;
+    if (moved < length) break;
+  }
+  return done;
+}
+
+unsigned LockedLeaf::allow_stores(unsigned first, unsigned n) LEAF_HELD {
+  const mmu::Progress p = context_.mmu->unprotect(reservation(), run(first, n));
+  const auto done = static_cast<unsigned>(p.done.value());
+  unsigned unfreed = 0;
+  for (unsigned i = first; i < first + done; ++i) {
+    if (leaf_.get(i).state() == PteState::kLazyFree) ++unfreed;
+    free_entry(i);
+    // A clean page without its entry is no state of its own: go straight to mapped.
+    leaf_.set(i, leaf_.get(i).with_state(PteState::kMapped));
+  }
+  touch(first, done);
+  if (unfreed != 0) context_.counters.add(Event::pglazyunfreed, unfreed);
+  return done;
+}
+
+// ---- Letting go -------------------------------------------------------------------------------
+
+void LockedLeaf::drop_shadow_runs(unsigned begin, unsigned end) LEAF_HELD {
+  // One call from the first to the last: nothing between them may still be needed.
+  context_.mmu->drop_shadow(reservation(), run(begin, end - begin));
+  for (unsigned i = begin; i < end; ++i) {
+    const Pte p = leaf_.get(i);
+    if (p.has(Pte::kInShadow)) leaf_.set(i, p.without(Pte::kInShadow));
+  }
+}
+
+unsigned LockedLeaf::drop_stale_shadows(unsigned begin, unsigned end) LEAF_HELD {
+  if (leaf_.in_shadow == 0) return 0;
+  const unsigned before = leaf_.in_shadow;
+  const auto needed = [](Pte p) {
+    return p.has(Pte::kInShadow) && (p.state() == PteState::kStandby || p.has(Pte::kSqueezing));
+  };
+  for (unsigned i = begin; i < end;) {
+    if (!leaf_.get(i).has(Pte::kInShadow) || needed(leaf_.get(i))) {
+      ++i;
+      continue;
+    }
+    // As far as the last droppable frame before one that is needed.
+    unsigned last = i;
+    for (unsigned j = i + 1; j < end && !needed(leaf_.get(j)); ++j)
+      if (leaf_.get(j).has(Pte::kInShadow)) last = j;
+    drop_shadow_runs(i, last + 1);
+    i = last + 1;
+  }
+  return before - leaf_.in_shadow;
+}
+
+void LockedLeaf::became_standby(unsigned first, unsigned n) LEAF_HELD {
+  unsigned taken = 0;
+  for (unsigned i = first; i < first + n; ++i) {
+    const Pte p = leaf_.get(i);
+    if (!p.is_at_address()) continue;
+    leaf_.set(i, p.with(Pte::kInShadow).without(Pte::kBusy).with_state(PteState::kStandby));
+    ++taken;
+  }
+  context_.counters.add(Event::pgdeactivate, taken);
+}
+
+unsigned LockedLeaf::take(unsigned begin, unsigned end, const Marks* only) LEAF_HELD {
+  const unsigned standby_before = leaf_.count_of(PteState::kStandby);
+  // A page may leave if it is ordinary, not held and (where asked) marked. A lazily freed page
+  // must not: its traps would be lost. Runs may reach over pages that are not at their address,
+  // but not over frames in the shadow, where they would collide.
+  const auto leaves = [&](unsigned i, Pte p) {
+    return (p.state() == PteState::kMapped || p.state() == PteState::kClean) && !p.is_held() &&
+           !p.has(Pte::kSqueezing) && (only == nullptr || ((*only)[i / 64] >> (i % 64) & 1U) != 0);
+  };
+  drop_stale_shadows(begin, end);
+  if (begin == 0 && end == kPagesPerBlock && only == nullptr && leaf_.in_shadow == 0 &&
+      leaf_.held == 0 && leaf_.count_of(PteState::kLazyFree) == 0) {
+    // The whole block, whatever lies where: its page table may move as one.
+    const mmu::Progress p =
+        context_.mmu->take_block(reservation(), leaf_.first_page(), PageCount(leaf_.populated()));
+    const auto done = static_cast<unsigned>(p.done.value());
+    became_standby(0, done);
+    if (p.complete()) return leaf_.count_of(PteState::kStandby) - standby_before;
+    begin = done;
+  }
+  for (unsigned i = begin; i < end;) {
+    if (!leaves(i, leaf_.get(i))) {
+      ++i;
+      continue;
+    }
+    unsigned last = i;
+    for (unsigned j = i + 1; j < end; ++j) {
+      const Pte p = leaf_.get(j);
+      if (leaves(j, p)) {
+        last = j;
+      } else if (p.is_at_address()) {
+        break;
+      }
+    }
+    const unsigned n = last + 1 - i;
+    const mmu::Progress p = context_.mmu->take(reservation(), run(i, n));
+    const auto done = static_cast<unsigned>(p.done.value());
+    became_standby(i, done);
+    i += done;
+    if (p.complete()) continue;
+    if (p.outcome == mmu::Outcome::kBusy && !leaf_.get(i).has(Pte::kBusy)) {
+      // Shared since a fork, or pinned. A store that changes nothing ends the first; the mark
+      // makes sure that we try this once, and then leave the page alone.
+      context_.mmu->unshare(reservation(), leaf_.page(i));
+      leaf_.set(i, leaf_.get(i).with(Pte::kBusy));
+      continue;
+    }
+    if (p.outcome == mmu::Outcome::kLocked || p.outcome == mmu::Outcome::kNoMemory) break;
+    leaf_.set(i, leaf_.get(i).without(Pte::kBusy));
+    touch(i, 1);  // not before the clock comes round again
+    ++i;
+  }
+  return leaf_.count_of(PteState::kStandby) - standby_before;
+}
+
+unsigned LockedLeaf::trap_stores_lazily(unsigned first, unsigned n) LEAF_HELD {
+  const mmu::Progress p = context_.mmu->protect(reservation(), run(first, n));
+  const auto done = static_cast<unsigned>(p.done.value());
+  for (unsigned i = first; i < first + done; ++i) {
+    if (!leaf_.get(i).is_at_address()) continue;
+    free_entry(i);
+    leaf_.set(i, leaf_.get(i).with_state(PteState::kLazyFree));
+  }
+  return done;
+}
+
+unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool droppable) LEAF_HELD {
+  const auto goes = [droppable](Pte p) {
+    return (p.state() == PteState::kLazyFree ||
+            (droppable && (p.state() == PteState::kMapped || p.state() == PteState::kClean))) &&
+           !p.is_held() && !p.has(Pte::kSqueezing);
+  };
+  unsigned gone = 0;
+  for (unsigned i = begin; i < end;) {
+    if (!goes(leaf_.get(i))) {
+      ++i;
+      continue;
+    }
+    unsigned last = i;
+    for (unsigned j = i + 1; j < end; ++j) {
+      const Pte p = leaf_.get(j);
+      if (goes(p))
+        last = j;
+      else if (p.is_at_address() || p.has(Pte::kInShadow))
+        break;
+    }
+    const unsigned n = last + 1 - i;
+    drop_stale_shadows(i, i + n);
+    unsigned done = n;
+    if (context_.pins == Pins::kKnown) {
+      const mmu::Progress p = context_.mmu->discard(reservation(), run(i, n));
+      done = static_cast<unsigned>(p.done.value());
+    } else {
+      // Only MOVE refuses a page that a device may still write to.
+      const mmu::Progress p = context_.mmu->take(reservation(), run(i, n));
+      done = static_cast<unsigned>(p.done.value());
+      if (done != 0) context_.mmu->drop_shadow(reservation(), run(i, done));
+    }
+    for (unsigned j = i; j < i + done; ++j) {
+      if (!leaf_.get(j).is_at_address()) continue;
+      free_entry(j);
+      leaf_.set(j, leaf_.get(j).with_state(PteState::kEmpty).without(Pte::kBusy));
+      ++gone;
+    }
+    i += done;
+    if (done < n) ++i;  // pinned, or shared since a fork: it stays lazily freed, tried later
+  }
+  return gone;
+}
+
+bool LockedLeaf::forget(unsigned begin, unsigned end, PteState to) LEAF_HELD {
+  BUOY_DCHECK(is_quiet(begin, end));
+  unsigned first_mapped = end;
+  unsigned end_mapped = begin;
+  unsigned first_shadow = end;
+  unsigned end_shadow = begin;
+  unsigned lazily = 0;
+  for (unsigned i = begin; i < end; ++i) {
+    const Pte p = leaf_.get(i);
+    if (p.is_at_address()) {
+      if (first_mapped == end) first_mapped = i;
+      end_mapped = i + 1;
+    }
+    if (p.has(Pte::kInShadow)) {
+      if (first_shadow == end) first_shadow = i;
+      end_shadow = i + 1;
+    }
+    if (p.state() == PteState::kLazyFree) ++lazily;
+  }
+  if (first_mapped < end_mapped) {
+    const mmu::Progress p =
+        context_.mmu->discard(reservation(), run(first_mapped, end_mapped - first_mapped));
+    if (!p.complete()) return false;
+  }
+  if (first_shadow < end_shadow) drop_shadow_runs(first_shadow, end_shadow);
+  if (lazily != 0) context_.counters.add(Event::pglazydropped, lazily);
+  for (unsigned i = begin; i < end; ++i) {
+    const Pte p = leaf_.get(i);
+    if (p.state() == PteState::kHole || p.state() == to) continue;
+    free_entry(i);
+    // Locks and pins belong to the mapping, not to the contents.
+    Pte next = leaf_.get(i).with_state(to).without(Pte::kCold).without(Pte::kBusy);
+    if (p.has(Pte::kPoisoned)) {
+      context_.mmu->unpoison(reservation(), leaf_.page(i));
+      next = next.without(Pte::kPoisoned);
+    }
+    if (to == PteState::kHole) next = Pte::of(PteState::kHole);
+    leaf_.set(i, next);
+  }
+  return true;
+}
+
+unsigned LockedLeaf::let_clean_go(unsigned begin, unsigned end) LEAF_HELD {
+  unsigned gone = 0;
+  const auto goes = [](Pte p) { return p.state() == PteState::kClean && !p.is_held(); };
+  for_each_run(leaf_, begin, end, goes, [&](unsigned first, unsigned n) LEAF_HELD {
+    const mmu::Progress p = context_.mmu->discard(reservation(), run(first, n));
+    for (unsigned i = first; i < first + p.done.value(); ++i) {
+      leaf_.set(i, leaf_.get(i).with_state(PteState::kSwapped));
+      ++gone;
+    }
+  });
+  context_.counters.add(Event::pgcopykept, gone);
+  return gone;
+}
+
+// ---- Waiting ----------------------------------------------------------------------------------
+
+bool LockedLeaf::is_quiet(unsigned begin, unsigned end) const {
+  for (unsigned i = begin; i < end; ++i) {
+    const Pte p = leaf_.get(i);
+    if (p.state() == PteState::kLoading || p.has(Pte::kSqueezing)) return false;
+  }
+  return true;
+}
+
+void LockedLeaf::wait_until_quiet(unsigned begin, unsigned end) LEAF_HELD {
+  while (!is_quiet(begin, end)) {
+    const std::uint32_t seen = leaf_.event.load(std::memory_order_acquire);
+    leaf_.waiters.fetch_add(1, std::memory_order_seq_cst);
+    settle();
+    // Whoever works on the page announces; the time-out only bounds a lost wake-up.
+    sys::futex_wait(&leaf_.event, seen, 2'000'000);
+    leaf_.waiters.fetch_sub(1, std::memory_order_relaxed);
+    open();
+  }
+}
+
+void LockedLeaf::announce() {
+  leaf_.event.fetch_add(1, std::memory_order_seq_cst);
+  if (leaf_.waiters.load(std::memory_order_seq_cst) != 0) sys::futex_wake(&leaf_.event, INT32_MAX);
+}
+
+}  // namespace buoy

@@ -1,0 +1,95 @@
+// LockedLeaf: a leaf under its lock, and every transition its pages can make.
+//
+// The one place where PTEs, the Mmu, the budget and the gauges move together. When the lock is
+// released the difference in frames is settled: more frames are consumed from the Precharge given
+// at construction, fewer are uncharged. So the budget's equation
+//     used = sum over leaves of (populated at addresses + frames in shadows) + the arena
+// holds by construction, and the leaf is put on the reclaim lists that its pages call for.
+//
+// Indices are pages within the leaf, ranges half-open. No operation waits for anything but the
+// system call it makes, except those named wait_*, which drop the lock.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "pagetable/folio.h"
+#include "reclaim/context.h"
+
+namespace buoy {
+
+class BUOY_SCOPED_CAPABILITY LockedLeaf {
+ public:
+  LockedLeaf(Context& context, Leaf& leaf, Precharge* precharge = nullptr) BUOY_ACQUIRE(leaf.lock);
+  ~LockedLeaf() BUOY_RELEASE();
+  LockedLeaf(const LockedLeaf&) = delete;
+  LockedLeaf& operator=(const LockedLeaf&) = delete;
+
+  // Is it still the leaf of this block? Ask first: leaves are recycled.
+  [[nodiscard]] bool is_of(Vpn vpn) const;
+  [[nodiscard]] Pte get(unsigned i) const { return leaf_.get(i); }
+  [[nodiscard]] Leaf& leaf() { return leaf_; }
+  [[nodiscard]] Region& region() const { return *leaf_.region.load(std::memory_order_relaxed); }
+  void set(unsigned i, Pte value) BUOY_NO_TSA { leaf_.set(i, value); }
+
+  // ---- Bringing in. Each consumes a precharged page per page, except where it says less. ------
+  // empty -> mapped, zeros. Returns the pages done, from `first` on.
+  unsigned fill_zeros(unsigned first, unsigned n);
+  // swapped or loading -> mapped (entry freed) or clean (entry kept, stores trapped).
+  unsigned install(unsigned first, unsigned n, const std::byte* bytes, mmu::Stores stores);
+  // standby -> mapped. Costs a precharged page for each page that had to be copied back.
+  unsigned give_back(unsigned first, unsigned n);
+  // lazyfree or clean -> mapped: a store came. Frees kept copies.
+  unsigned allow_stores(unsigned first, unsigned n);
+
+  // ---- Letting go. ---------------------------------------------------------------------------
+  // mapped or clean -> standby wherever the pages of [begin, end) are neither held nor (if `old`
+  // is given) unmarked in it. Pages the kernel holds are marked kBusy and stay. Returns pages
+  // taken.
+  using Marks = std::array<std::uint64_t, kPagesPerBlock / 64>;
+  unsigned take(unsigned begin, unsigned end, const Marks* only = nullptr);
+  // mapped -> lazyfree (and clean -> lazyfree, entry freed); the caller has dealt with others.
+  unsigned trap_stores_lazily(unsigned first, unsigned n);
+  // lazyfree (or mapped, in droppable regions) -> empty, by reclaim: pinned pages stay. Pages gone.
+  unsigned discard_by_reclaim(unsigned begin, unsigned end, bool droppable);
+  // Everything in [begin, end) -> `to` (empty, hole or purged): contents, copies and entries are
+  // gone. No page may be loading or squeezing (wait_until_quiet). False if the kernel refuses.
+  bool forget(unsigned begin, unsigned end, PteState to);
+  // Stale and squeezed frames in shadows go. Returns frames freed.
+  unsigned drop_stale_shadows(unsigned begin, unsigned end);
+  // clean -> swapped without compressing anything; WP kept the copy right. Pages let go.
+  unsigned let_clean_go(unsigned begin, unsigned end);
+
+  // Drops the lock until no page of the range is loading or squeezing, and takes it again; the
+  // caller checks is_of() and everything else anew.
+  void wait_until_quiet(unsigned begin, unsigned end);
+  [[nodiscard]] bool is_quiet(unsigned begin, unsigned end) const;
+  // Tells those who wait that a page left kLoading or kSqueezing.
+  void announce();
+
+  // Stamps the current generation on pages.
+  void touch(unsigned first, unsigned n);
+
+ private:
+  void open() BUOY_NO_TSA;
+  void settle() BUOY_NO_TSA;
+  [[nodiscard]] PageRun run(unsigned first, unsigned n) const {
+    return {leaf_.page(first), PageCount(n)};
+  }
+  [[nodiscard]] const mmu::Reservation& reservation() const { return region().reservation; }
+  void free_entry(unsigned i);
+  void drop_shadow_runs(unsigned begin, unsigned end);
+  void became_standby(unsigned first, unsigned n);
+
+  Context& context_;
+  Leaf& leaf_;
+  Precharge* precharge_;
+  std::array<std::uint16_t, static_cast<std::size_t>(PteState::kCount)> count_before_{};
+  unsigned shadow_before_ = 0;
+  unsigned held_before_ = 0;
+};
+
+// The reclaim lists that a leaf's pages call for.
+[[nodiscard]] std::uint8_t lists_for(const Leaf& leaf);
+
+}  // namespace buoy

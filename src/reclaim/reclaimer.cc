@@ -1,0 +1,282 @@
+#include "reclaim/reclaimer.h"
+
+#include <algorithm>
+
+namespace buoy {
+
+namespace {
+// The most pages one squeeze marks at a time: what a toucher of one of them may wait for.
+constexpr unsigned kMostPerSqueeze = 64;
+// How many rounds of direct reclaim may free nothing before we say that nothing is left. Others
+// may hold what we look for isolated for a moment, hence more than one.
+constexpr unsigned kFruitlessRounds = 16;
+constexpr int kKeepLimit = 4096;
+}  // namespace
+
+// ---- Ways in ----------------------------------------------------------------------------------
+
+bool Reclaimer::charge(Precharge& precharge, PageCount n) {
+  if (precharge.try_add(n)) {
+    poke();
+    return true;
+  }
+  context_.counters.add(Event::allocstall);
+  poke();
+  for (unsigned fruitless = 0; fruitless < kFruitlessRounds;) {
+    const PageCount freed = reclaim(std::max(n, PageCount(squeeze_batch())), ReclaimKind::kDirect);
+    if (precharge.try_add(n)) return true;
+    if (freed.is_zero()) {
+      ++fruitless;
+      if (fruitless > 2) sys::call(SYS_sched_yield);
+    } else {
+      fruitless = 0;
+    }
+  }
+  context_.counters.add(Event::oom_stall);
+  return false;
+}
+
+PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
+  PageCount freed = discard_lazily_freed(goal);
+  if (freed < goal && purge_source_ != nullptr) freed += purge_source_->purge(goal - freed);
+  if (freed < goal) {
+    // Keep standby filled, so that what is squeezed had its second chance.
+    const PageCount standby(context_.pages_in(PteState::kStandby));
+    if (standby < standby_target()) freed += age_out(goal - freed, 1);
+    freed += squeeze_standby(goal - freed);
+  }
+  if (freed.is_zero()) {
+    // Nothing old enough: whatever is there.
+    freed += age_out(goal, 0);
+    freed += squeeze_standby(goal);
+  }
+  if (freed.is_zero()) freed += context_.swap->compact();
+  if (freed.is_zero() && context_.swap->has_file()) freed += context_.swap->write_back(goal);
+  context_.counters.add(
+      kind == ReclaimKind::kDirect ? Event::pgsteal_direct : Event::pgsteal_background,
+      freed.value());
+  return freed;
+}
+
+unsigned Reclaimer::page_out(Leaf& leaf, unsigned begin, unsigned end) {
+  if (!context_.lru.isolate(leaf)) return 0;
+  {
+    LockedLeaf locked(context_, leaf);
+    locked.take(begin, end);
+  }
+  unsigned gone = 0;
+  for (;;) {
+    const unsigned n = squeeze(leaf, begin, end, kMostPerSqueeze);
+    gone += n;
+    if (n == 0) break;
+  }
+  LockedLeaf locked(context_, leaf);
+  context_.lru.put_back(leaf, lists_for(leaf));
+  return gone;
+}
+
+// ---- Sources ----------------------------------------------------------------------------------
+
+PageCount Reclaimer::discard_lazily_freed(PageCount goal) {
+  PageCount freed;
+  std::size_t tries = context_.lru.length(LeafList::kLazyFree);
+  while (freed < goal && tries-- > 0) {
+    Leaf* leaf = context_.lru.isolate_oldest(LeafList::kLazyFree);
+    if (leaf == nullptr) break;
+    LockedLeaf locked(context_, *leaf);
+    const unsigned gone = locked.discard_by_reclaim(0, kPagesPerBlock, false);
+    context_.counters.add(Event::pglazyfreed, gone);
+    freed += PageCount(gone);
+    context_.lru.put_back(*leaf, lists_for(*leaf));
+  }
+  return freed;
+}
+
+PageCount Reclaimer::standby_target() const {
+  return PageCount(std::max<std::uint64_t>(context_.budget.limit().value() / 12, 64));
+}
+
+unsigned Reclaimer::squeeze_batch() const {
+  // One shootdown a batch: the dearer it is, the longer the batch.
+  const unsigned flush = context_.mmu->costs().take_run_ns;
+  return flush > 8000 ? 32 : 16;
+}
+
+PageCount Reclaimer::squeeze_standby(PageCount goal) {
+  PageCount freed;
+  std::size_t tries = context_.lru.length(LeafList::kStandby) + 1;
+  while (freed < goal && tries-- > 0) {
+    Leaf* leaf = context_.lru.isolate_oldest(LeafList::kStandby);
+    if (leaf == nullptr) break;
+    const auto most =
+        static_cast<unsigned>(std::min<std::uint64_t>((goal - freed).value(), kMostPerSqueeze));
+    const unsigned n = squeeze(*leaf, 0, kPagesPerBlock, std::max(most, squeeze_batch()));
+    freed += PageCount(n);
+    LockedLeaf locked(context_, *leaf);
+    const std::uint8_t lists = lists_for(*leaf);
+    // Not done with: it stays the oldest of its list, and where it was among the resident.
+    context_.lru.put_back(*leaf, lists, n == 0 ? 0 : Lru::bit(LeafList::kStandby));
+  }
+  return freed;
+}
+
+unsigned Reclaimer::squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned most) {
+  struct Work {
+    std::uint16_t page;
+    swap::StoreOutcome outcome;
+    swap::SwapEntry entry;
+  };
+  Work work[kMostPerSqueeze];
+  unsigned n = 0;
+  unsigned freed = 0;
+  unsigned last = begin;
+  const mmu::Reservation* reservation = nullptr;
+  {
+    LockedLeaf locked(context_, leaf);
+    freed += locked.drop_stale_shadows(begin, end);
+    reservation = &locked.region().reservation;
+    for (unsigned i = begin; i < end && n + freed < std::min(most, kMostPerSqueeze); ++i) {
+      const Pte p = locked.get(i);
+      if (p.state() != PteState::kStandby || p.is_held() || p.has(Pte::kSqueezing)) continue;
+      last = i + 1;
+      if (!p.entry().is_none()) {
+        // Its compressed copy is still right.
+        locked.set(i, p.with_state(PteState::kSwapped));
+        context_.counters.add(Event::pgcopykept);
+        note_clean_let_go(1);
+        ++freed;
+        continue;
+      }
+      locked.set(i, p.with(Pte::kSqueezing));
+      work[n++] = {static_cast<std::uint16_t>(i), swap::StoreOutcome::kFull, {}};
+    }
+    if (n == 0) {
+      if (last > begin) locked.drop_stale_shadows(begin, last);
+      return freed;
+    }
+  }
+  bool full = false;
+  for (unsigned k = 0; k < n && !full; ++k) {
+    const std::byte* bytes = context_.mmu->shadow_bytes(*reservation, leaf.page(work[k].page));
+    work[k].outcome = context_.swap->store(bytes, &work[k].entry);
+    if (work[k].outcome == swap::StoreOutcome::kFull && context_.swap->has_file() &&
+        !context_.swap->write_back(PageCount(kMostPerSqueeze)).is_zero())
+      work[k].outcome = context_.swap->store(bytes, &work[k].entry);
+    full = work[k].outcome == swap::StoreOutcome::kFull;
+  }
+  LockedLeaf locked(context_, leaf);
+  unsigned stored = 0;
+  for (unsigned k = 0; k < n; ++k) {
+    const unsigned i = work[k].page;
+    const Pte p = locked.get(i).without(Pte::kSqueezing);
+    locked.set(i, p);
+    if (work[k].outcome != swap::StoreOutcome::kStored) continue;
+    if (p.state() == PteState::kStandby && !p.is_held()) {
+      locked.set(i, p.with_entry(work[k].entry).with_state(PteState::kSwapped));
+      ++stored;
+    } else {
+      // Touched meanwhile: the page lives at its address, the result is of no use.
+      context_.swap->free(work[k].entry);
+      context_.counters.add(Event::pgsqueeze_raced);
+    }
+  }
+  context_.counters.add(Event::pswpout, stored);
+  freed += locked.drop_stale_shadows(begin, last);
+  locked.announce();
+  return freed;
+}
+
+PageCount Reclaimer::age_out(PageCount goal, unsigned min_age) {
+  PageCount taken;
+  std::size_t tries = context_.lru.length(LeafList::kResident);
+  while (taken < goal && tries-- > 0) {
+    Leaf* leaf = context_.lru.isolate_oldest(LeafList::kResident);
+    if (leaf == nullptr) break;
+    taken += age_leaf(*leaf, min_age);
+  }
+  return taken;
+}
+
+PageCount Reclaimer::age_leaf(Leaf& leaf, unsigned min_age) {
+  LockedLeaf locked(context_, leaf);
+  const bool droppable = locked.region().is(RegionFlags::kDroppable);
+  LockedLeaf::Marks old{};
+  unsigned n_old = 0;
+  unsigned n_young = 0;
+  for (unsigned i = 0; i < kPagesPerBlock; ++i) {
+    const Pte p = locked.get(i);
+    if ((p.state() != PteState::kMapped && p.state() != PteState::kClean) || p.is_held()) continue;
+    if (p.has(Pte::kCold) || context_.lru.age_of(p) >= min_age) {
+      old[i / 64] |= std::uint64_t{1} << (i % 64);
+      ++n_old;
+    } else {
+      ++n_young;
+    }
+  }
+  context_.counters.add(Event::pgscan, n_old + n_young);
+  unsigned taken = 0;
+  if (n_old != 0) {
+    if (droppable) {
+      taken = locked.discard_by_reclaim(0, kPagesPerBlock, true);
+      context_.counters.add(Event::pgdropped, taken);
+    } else {
+      // Few young pages among many old ones: a refault from standby is cheaper than the flushes
+      // that stepping around them would cost.
+      taken = locked.take(0, kPagesPerBlock, n_young * 4 <= n_old ? nullptr : &old);
+    }
+  }
+  context_.lru.put_back(leaf, lists_for(leaf));
+  return PageCount(taken);
+}
+
+// ---- Copies kept ------------------------------------------------------------------------------
+
+void Reclaimer::shift_keep_balance(int by) {
+  const int now = keep_balance_.load(std::memory_order_relaxed);
+  keep_balance_.store(std::clamp(now + by, -kKeepLimit, kKeepLimit), std::memory_order_relaxed);
+}
+
+// ---- Background -------------------------------------------------------------------------------
+
+Status Reclaimer::start_background() {
+  stop_.store(false, std::memory_order_relaxed);
+  return thread_.start("buoy-reclaim", &background_body, this);
+}
+
+void Reclaimer::stop_background() {
+  if (!thread_.is_started()) return;
+  stop_.store(true, std::memory_order_relaxed);
+  wake();
+  thread_.join();
+}
+
+void Reclaimer::after_fork_in_child() {
+  thread_.forget_after_fork();
+  asleep_.store(0, std::memory_order_relaxed);
+}
+
+void Reclaimer::wake() {
+  asleep_.store(0, std::memory_order_relaxed);
+  wake_word_.fetch_add(1, std::memory_order_release);
+  sys::futex_wake(&wake_word_, 1);
+}
+
+void Reclaimer::background_body(void* self) { static_cast<Reclaimer*>(self)->run_background(); }
+
+void Reclaimer::run_background() {
+  while (!stop_.load(std::memory_order_relaxed)) {
+    const std::uint32_t seen = wake_word_.load(std::memory_order_acquire);
+    bool idle = context_.budget.is_above_high();
+    while (!idle && !stop_.load(std::memory_order_relaxed)) {
+      const GatePass pass(context_.gate);
+      const PageCount freed = reclaim(PageCount(kMostPerSqueeze), ReclaimKind::kBackground);
+      // Nothing to get: wait to be poked rather than spin.
+      idle = freed.is_zero() || context_.budget.is_above_high();
+    }
+    asleep_.store(1, std::memory_order_seq_cst);
+    if (!stop_.load(std::memory_order_relaxed)) sys::futex_wait(&wake_word_, seen, 100'000'000);
+    asleep_.store(0, std::memory_order_relaxed);
+  }
+}
+
+}  // namespace buoy

@@ -1,0 +1,93 @@
+// Reclaimer: makes room in the budget, cheapest memory first.
+//
+//   lazily freed and droppable   discarded, in runs
+//   volatile                     purged (the hook that vm installs)
+//   ordinary, old                age_out(): taken to the shadow, a leaf at a time -> standby
+//   standby, oldest              squeeze(): compressed outside the leaf lock -> swapped
+//   compressed, oldest           written to the backing file, when there is one
+//
+// Two ways in. make_room() is direct reclaim: a thread that needs pages and holds no lock does a
+// small, bounded share of the work itself (a batch of squeezing, rarely a leaf of taking), so that
+// no single fault pays for many. The background thread works between the watermarks.
+//
+// Callers are inside the gate, have signals blocked and hold no engine lock.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/thread.h"
+#include "reclaim/context.h"
+#include "reclaim/locked_leaf.h"
+
+namespace buoy {
+
+// Where reclaim finds memory that only the layer above knows of.
+class PurgeSource {
+ public:
+  // Purges volatile memory, about `goal` pages; the pages freed.
+  virtual PageCount purge(PageCount goal) = 0;
+
+ protected:
+  ~PurgeSource() = default;
+};
+
+enum class ReclaimKind : std::uint8_t { kDirect, kBackground };
+
+class Reclaimer {
+ public:
+  explicit Reclaimer(Context& context) : context_(context) {}
+
+  void set_purge_source(PurgeSource* source) { purge_source_ = source; }
+
+  // Charges `n` pages, reclaiming as long as that helps. False: nothing is left to reclaim.
+  [[nodiscard]] bool charge(Precharge& precharge, PageCount n);
+  // Reclaims about `goal` pages now; pages freed.
+  PageCount reclaim(PageCount goal, ReclaimKind kind);
+
+  // Takes the pages of [begin, end) away and squeezes them at once (BUOY_PAGEOUT). Pages gone.
+  unsigned page_out(Leaf& leaf, unsigned begin, unsigned end);
+
+  // The background thread. Without one (SoftMmu, tests) everything is direct.
+  [[nodiscard]] Status start_background();
+  void stop_background();
+  // Wakes it if the budget is below its low watermark.
+  void poke() {
+    if (context_.budget.is_below_low() && asleep_.load(std::memory_order_relaxed) != 0) wake();
+  }
+  void after_fork_in_child();
+
+  // Stores on clean pages cost a fault, letting them go unchanged saves a compression: is it worth
+  // keeping compressed copies of pages that were only read?
+  [[nodiscard]] bool keeps_copies() const {
+    return keep_balance_.load(std::memory_order_relaxed) >= 0;
+  }
+  void note_clean_stored() { shift_keep_balance(-1); }
+  void note_clean_let_go(unsigned n) { shift_keep_balance(static_cast<int>(n)); }
+
+ private:
+  // Pages freed by each source; 0 when it has nothing (now).
+  PageCount discard_lazily_freed(PageCount goal);
+  PageCount squeeze_standby(PageCount goal);
+  // Moves old pages to standby until about `goal` were; pages taken (or discarded: droppable).
+  PageCount age_out(PageCount goal, unsigned min_age);
+  PageCount age_leaf(Leaf& leaf, unsigned min_age);
+  // Compresses up to `most` standby pages of the leaf and frees their frames; frames freed.
+  unsigned squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned most);
+  [[nodiscard]] PageCount standby_target() const;
+  [[nodiscard]] unsigned squeeze_batch() const;
+  void shift_keep_balance(int by);
+  void wake();
+  static void background_body(void* self);
+  void run_background();
+
+  Context& context_;
+  PurgeSource* purge_source_ = nullptr;
+  BareThread thread_;
+  std::atomic<std::uint32_t> wake_word_{0};
+  std::atomic<std::uint32_t> asleep_{0};
+  std::atomic<bool> stop_{false};
+  std::atomic<int> keep_balance_{0};
+};
+
+}  // namespace buoy

@@ -1,0 +1,303 @@
+// Faults: what a touch of a page that is not there, or not storable, does.
+//
+// A fault charges the budget first, reclaiming if it must, with no lock held; then it locks the
+// leaf, looks at what the page has become meanwhile, and does the one thing that fits. Larger
+// windows are charged under the lock, but only if that needs no reclaim.
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/sys.h"
+#include "vm/vm.h"
+
+namespace buoy {
+
+namespace {
+
+struct Range {
+  unsigned first;
+  unsigned end;
+  [[nodiscard]] unsigned size() const { return end - first; }
+};
+
+// The part of the aligned window around page i whose pages all pass the test.
+template <typename Test>
+Range around(const Leaf& leaf, unsigned i, Order order, Test test) {
+  const unsigned size = 1U << order.value();
+  const unsigned window_first = i & ~(size - 1);
+  Range r{i, i + 1};
+  while (r.first > window_first && test(leaf.get(r.first - 1))) --r.first;
+  while (r.end < window_first + size && test(leaf.get(r.end))) ++r.end;
+  return r;
+}
+
+// Shrinks the range around i until it can be charged without reclaim. One page is charged.
+Range affordable(Range r, unsigned i, Precharge& precharge) {
+  while (r.size() > precharge.held().value()) {
+    if (precharge.try_add(PageCount(r.size()) - precharge.held())) break;
+    const unsigned half = r.size() / 2;
+    if (i < r.first + half)
+      r.end = r.first + half;
+    else
+      r.first += half;
+  }
+  return r;
+}
+
+}  // namespace
+
+mmu::Verdict Vm::on_fault(const mmu::Fault& fault) {
+  context_.counters.add(Event::pgfault);
+  int lost = 0;
+  const mmu::Verdict verdict = handle(fault, &lost);
+  if (verdict == mmu::Verdict::kBusError && lost != 0) {
+    sys::Line line;
+    line.text("SIGBUS at ").hex(fault.address);
+    line.text(lost == EIO ? ": the page cannot be read back from the backing file"
+                          : ": the budget and every tier below it are full");
+    line.complain();
+  }
+  return verdict;
+}
+
+mmu::Verdict Vm::handle(const mmu::Fault& fault, int* lost) {
+  for (unsigned exhausted = 0;;) {
+    const GatePass pass(context_.gate, fault.tid);
+    Leaf* leaf = context_.table.find_or_make_leaf(fault.vpn);
+    if (leaf == nullptr) {
+      if (context_.table.find_region(fault.vpn) == nullptr) return mmu::Verdict::kForeign;
+      *lost = ENOMEM;
+      return mmu::Verdict::kBusError;
+    }
+    Precharge precharge(context_.budget);
+    const bool charged = reclaimer_.charge(precharge, PageCount(1));
+    const Step step = charged ? resolve(*leaf, fault, precharge) : Step::kNoMemory;
+    switch (step) {
+      case Step::kDone:
+        return mmu::Verdict::kResolved;
+      case Step::kForeign:
+        return mmu::Verdict::kForeign;
+      case Step::kPurged:
+        return mmu::Verdict::kBusError;
+      case Step::kLost:
+        *lost = EIO;
+        return mmu::Verdict::kBusError;
+      case Step::kAgain:
+        continue;
+      case Step::kNoMemory:
+        break;
+    }
+    // Nothing to reclaim. It may come back: others free memory, the disk gets room.
+    if (on_exhausted_ == OnExhausted::kSigbus && ++exhausted > 3) {
+      *lost = ENOMEM;
+      return mmu::Verdict::kBusError;
+    }
+    precharge.give_back();
+    std::uint32_t never = 0;
+    sys::futex_wait(&never, 0, 5'000'000);
+  }
+}
+
+Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) {
+  const unsigned i = fault.vpn.in_block();
+  {
+    LockedLeaf locked(context_, leaf, &precharge);
+    if (!locked.is_of(fault.vpn)) return Step::kAgain;
+    const Pte p = locked.get(i);
+    switch (p.state()) {
+      case PteState::kHole:
+        return Step::kForeign;
+      case PteState::kEmpty:
+        return fill(locked, i, precharge);
+      case PteState::kMapped:
+        // Somebody was faster. A leftover trap is undone; a late message only needs the wake-up.
+        if (fault.is_protection)
+          (void)context_.mmu->unprotect(locked.region().reservation, {fault.vpn, PageCount(1)});
+        context_.mmu->wake(locked.region().reservation, {fault.vpn, PageCount(1)});
+        return Step::kDone;
+      case PteState::kLazyFree:
+      case PteState::kClean:
+        if (fault.is_store) return allow_stores(locked, i);
+        context_.mmu->wake(locked.region().reservation, {fault.vpn, PageCount(1)});
+        return Step::kDone;
+      case PteState::kStandby:
+        return bring_in(locked, i, fault.is_store, precharge);
+      case PteState::kSwapped:
+        if (p.has(Pte::kInShadow)) return bring_in(locked, i, fault.is_store, precharge);
+        if (!context_.swap->is_slow(p.entry())) return load(locked, i, fault.is_store, precharge);
+        break;
+      case PteState::kLoading:
+        locked.wait_until_quiet(i, i + 1);
+        return Step::kAgain;
+      case PteState::kPurged:
+        if (!locked.region().is(RegionFlags::kPurgedReadsZero)) return Step::kPurged;
+        if (!locked.forget(i, i + 1, PteState::kEmpty)) return Step::kNoMemory;
+        return fill(locked, i, precharge);
+      case PteState::kCount:
+        break;
+    }
+  }
+  return load_slowly(leaf, fault.vpn, fault.is_store, precharge);
+}
+
+Vm::Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
+  Leaf& leaf = locked.leaf();
+  const auto is_empty = [](Pte p) {
+    return p.state() == PteState::kEmpty && !p.has(Pte::kInShadow);
+  };
+  Order order = plan_window(context_.table, leaf, i, WindowKind::kZeroFill);
+  if (locked.region().is(RegionFlags::kHuge)) order = Order(kMaxOrder);
+  Range window = around(leaf, i, order, is_empty);
+  const Range whole = window;
+  window = affordable(window, i, precharge);
+  if (locked.region().is(RegionFlags::kHuge) && window.size() < whole.size()) {
+    // No room for a huge page: fall back to the ordinary window inside what we can afford.
+    order = Order(4);
+    window = around(leaf, i, order, is_empty);
+    window = affordable(window, i, precharge);
+  }
+  unsigned done = locked.fill_zeros(window.first, window.size());
+  if (window.first + done <= i) {
+    // The kernel had no memory for the run: the one page that is wanted.
+    done = locked.fill_zeros(i, 1);
+    if (done == 0) return Step::kNoMemory;
+    window = {i, i + 1};
+  }
+  if (window.size() == (1U << order.value()) && done == window.size()) {
+    join(leaf, window.first, order);
+    if (order.value() == kMaxOrder) context_.counters.add(Event::thp_fault_alloc);
+  }
+  context_.counters.add(Event::pgfault_zero, done);
+  return Step::kDone;
+}
+
+Vm::Step Vm::bring_in(LockedLeaf& locked, unsigned i, bool, Precharge& precharge) {
+  Leaf& leaf = locked.leaf();
+  const bool squeezing = leaf.get(i).has(Pte::kSqueezing);
+  const auto in_shadow = [squeezing](Pte p) {
+    return (p.state() == PteState::kStandby ||
+            (p.state() == PteState::kSwapped && p.has(Pte::kInShadow))) &&
+           p.has(Pte::kSqueezing) == squeezing;
+  };
+  const Order order = plan_window(context_.table, leaf, i, WindowKind::kSwapIn);
+  Range window = around(leaf, i, order, in_shadow);
+  // Copying back needs a second frame for each page; moving needs none.
+  const PageCount n(window.size());
+  if (squeezing || context_.mmu->preferred_return(n) == mmu::Return::kCopied)
+    window = affordable(window, i, precharge);
+  unsigned done = locked.give_back(window.first, window.size());
+  if (window.first + done <= i) {
+    done = locked.give_back(i, 1);
+    if (done == 0) return Step::kAgain;
+  }
+  context_.counters.add(Event::pgfault_standby);
+  context_.counters.add(Event::pgactivate, done);
+  return Step::kDone;
+}
+
+Vm::Step Vm::load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& precharge) {
+  Leaf& leaf = locked.leaf();
+  const auto loadable = [this](Pte p) {
+    return p.state() == PteState::kSwapped && !p.has(Pte::kInShadow) &&
+           !context_.swap->is_slow(p.entry());
+  };
+  const Order order = plan_window(context_.table, leaf, i, WindowKind::kSwapIn);
+  Range window = affordable(around(leaf, i, order, loadable), i, precharge);
+  const ScratchPool::Borrowed scratch(scratch_);
+  unsigned loaded = 0;
+  for (; loaded < window.size(); ++loaded) {
+    const unsigned page = window.first + loaded;
+    if (context_.swap->load(leaf.get(page).entry(), scratch.page(loaded)) ==
+        swap::LoadOutcome::kLoaded)
+      continue;
+    if (page != i && loaded <= i - window.first && page < i) {
+      // A neighbour is unreadable: that is its own toucher's business.
+      window = {i, i + 1};
+      loaded = 0;
+      if (context_.swap->load(leaf.get(i).entry(), scratch.page(0)) != swap::LoadOutcome::kLoaded) {
+        context_.counters.add(Event::swap_corrupt);
+        return Step::kLost;
+      }
+      loaded = 1;
+      break;
+    }
+    if (page == i) {
+      context_.counters.add(Event::swap_corrupt);
+      return Step::kLost;
+    }
+    break;
+  }
+  const bool keep = !is_store && reclaimer_.keeps_copies();
+  const unsigned done = locked.install(window.first, loaded, scratch.page(0),
+                                       keep ? mmu::Stores::kTrapped : mmu::Stores::kAllowed);
+  if (window.first + done <= i) return Step::kNoMemory;
+  context_.counters.add(Event::pgmajfault);
+  context_.counters.add(Event::pswpin, done);
+  if (done > 1) context_.counters.add(Event::pgswapahead, done - 1);
+  return Step::kDone;
+}
+
+Vm::Step Vm::load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharge) {
+  const unsigned i = vpn.in_block();
+  swap::SwapEntry entry;
+  {
+    LockedLeaf locked(context_, leaf, &precharge);
+    if (!locked.is_of(vpn) || locked.get(i).state() != PteState::kSwapped) return Step::kAgain;
+    entry = locked.get(i).entry();
+    locked.set(i, locked.get(i).with_state(PteState::kLoading));
+  }
+  const ScratchPool::Borrowed scratch(scratch_);
+  const swap::LoadOutcome outcome = context_.swap->load(entry, scratch.page(0));
+  LockedLeaf locked(context_, leaf, &precharge);
+  // kLoading keeps everybody off the page: it is still ours.
+  if (outcome != swap::LoadOutcome::kLoaded) {
+    locked.set(i, locked.get(i).with_state(PteState::kSwapped));
+    locked.announce();
+    context_.counters.add(Event::swap_corrupt);
+    return Step::kLost;
+  }
+  const bool keep = !is_store;  // writing it to the file again is dearer than a store fault
+  const unsigned done =
+      locked.install(i, 1, scratch.page(0), keep ? mmu::Stores::kTrapped : mmu::Stores::kAllowed);
+  if (done == 0) locked.set(i, locked.get(i).with_state(PteState::kSwapped));
+  locked.announce();
+  if (done == 0) return Step::kNoMemory;
+  context_.counters.add(Event::pgmajfault);
+  context_.counters.add(Event::pswpin);
+  return Step::kDone;
+}
+
+Vm::Step Vm::allow_stores(LockedLeaf& locked, unsigned i) {
+  Leaf& leaf = locked.leaf();
+  context_.counters.add(Event::pgfault_protect);
+  const PteState state = leaf.get(i).state();
+  Range window{i, i + 1};
+  if (state == PteState::kLazyFree) {
+    const Order order = plan_unfree(leaf, i, leaf.get(i).order());
+    window = around(leaf, i, order, [](Pte p) { return p.state() == PteState::kLazyFree; });
+  } else {
+    reclaimer_.note_clean_stored();
+  }
+  unsigned done = locked.allow_stores(window.first, window.size());
+  if (window.first + done <= i) done = locked.allow_stores(i, 1);
+  return done == 0 ? Step::kAgain : Step::kDone;
+}
+
+Status Vm::make_resident(Vpn vpn, bool for_store) {
+  mmu::Fault fault;
+  fault.vpn = vpn;
+  fault.address = vpn.address();
+  fault.is_store = for_store;
+  int lost = 0;
+  switch (handle(fault, &lost)) {
+    case mmu::Verdict::kResolved:
+      return {};
+    case mmu::Verdict::kForeign:
+      return Error{ENOMEM};
+    case mmu::Verdict::kBusError:
+      break;
+  }
+  return Error{lost == ENOMEM ? EAGAIN : EIO};
+}
+
+}  // namespace buoy

@@ -1,0 +1,101 @@
+// fork: the gate closes, so that no half-done transition is copied; the child goes on with its
+// copy of the metadata, its own registrations and its own budget. Also resize and validation,
+// which look at the whole under a closed gate.
+
+#include <cerrno>
+
+#include "base/signals.h"
+#include "vm/vm.h"
+
+namespace buoy {
+
+void Vm::before_fork() {
+  context_.counters.add(Event::fork_calls);
+  context_.gate.close();
+  context_.swap->before_fork();
+  context_.mmu->before_fork();
+}
+
+void Vm::after_fork_in_parent() {
+  context_.mmu->after_fork_in_parent();
+  context_.swap->after_fork_in_parent();
+  context_.gate.open();
+}
+
+Status Vm::after_fork_in_child() {
+  reclaimer_.after_fork_in_child();
+  context_.swap->after_fork_in_child();
+  const Status status = context_.mmu->after_fork_in_child();
+  if (!status) return status;
+  // Store traps do not survive the fork. A lazily freed page gets its trap again; a clean one
+  // becomes ordinary, its compressed copy goes; droppable memory is wiped.
+  context_.table.for_each_leaf([this](Leaf& leaf) {
+    context_.lru.after_fork_in_child_release(leaf);
+    LockedLeaf locked(context_, leaf);
+    if (locked.region().is(RegionFlags::kDroppable)) {
+      for_each_run(
+          leaf, 0, kPagesPerBlock, [](Pte p) { return p.state() != PteState::kHole; },
+          [&](unsigned first, unsigned n) {
+            (void)locked.forget(first, first + n, PteState::kEmpty);
+          });
+      return;
+    }
+    for_each_run(
+        leaf, 0, kPagesPerBlock, [](Pte p) { return p.state() == PteState::kClean; },
+        [&](unsigned first, unsigned n) { (void)locked.allow_stores(first, n); });
+    for_each_run(
+        leaf, 0, kPagesPerBlock, [](Pte p) { return p.state() == PteState::kLazyFree; },
+        [&](unsigned first, unsigned n) {
+          const mmu::Progress p =
+              context_.mmu->protect(locked.region().reservation, {leaf.page(first), PageCount(n)});
+          const auto done = static_cast<unsigned>(p.done.value());
+          if (done < n) (void)locked.allow_stores(first + done, n - done);
+        });
+  });
+  context_.counters.reset();
+  context_.gate.open();
+  return {};
+}
+
+Status Vm::resize(PageCount budget) {
+  const SignalBlock signals;
+  const PageCount before = context_.budget.limit();
+  context_.budget.set_limit(budget);
+  context_.lru.set_budget_pages(budget.value());
+  for (unsigned fruitless = 0; context_.budget.used() + context_.budget.reserve() > budget;) {
+    const GatePass pass(context_.gate);
+    const PageCount over = context_.budget.used() + context_.budget.reserve() - budget;
+    const PageCount freed = reclaimer_.reclaim(over, ReclaimKind::kDirect);
+    fruitless = freed.is_zero() ? fruitless + 1 : 0;
+    if (fruitless > 16) {
+      if (context_.budget.used() <= budget) break;  // the reserve is thin, the limit holds
+      context_.budget.set_limit(before);
+      context_.lru.set_budget_pages(before.value());
+      return Error{EAGAIN};
+    }
+  }
+  return {};
+}
+
+void Vm::validate(PageCount arena_pages) {
+  const SignalBlock signals;
+  context_.gate.close();
+  std::uint64_t frames = 0;
+  std::array<std::uint64_t, static_cast<std::size_t>(PteState::kCount)> counted{};
+  context_.table.for_each_leaf([&](Leaf& leaf) {
+    const Guard guard(leaf.lock);
+    leaf.validate();
+    frames += leaf.populated() + leaf.in_shadow;
+    for (std::size_t s = 0; s < counted.size(); ++s) counted[s] += leaf.count[s];
+  });
+  for (std::size_t s = 0; s < counted.size(); ++s) {
+    const auto state = static_cast<PteState>(s);
+    // Leaves begin as holes or empties without passing a LockedLeaf; the others are exact.
+    if (state == PteState::kHole || state == PteState::kEmpty) continue;
+    BUOY_CHECK(counted[s] == context_.pages_in(state));
+  }
+  BUOY_CHECK(frames + arena_pages.value() == context_.budget.used().value());
+  context_.gate.open();
+}
+
+}  // namespace buoy

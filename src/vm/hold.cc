@@ -1,0 +1,174 @@
+// Holding pages in place: pins (for devices and system calls) and locks (mlock); and telling
+// where pages are.
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/signals.h"
+#include "vm/vm.h"
+
+namespace buoy {
+
+namespace {
+// How often a page may slip away between being brought in and being held.
+constexpr unsigned kMostTries = 1000;
+}  // namespace
+
+Status Vm::pin(PageRun run, PinFor purpose) {
+  if (mapped_prefix(run) != run.count) return Error{ENOMEM};
+  // A pin that can never fit must not push everything else out first.
+  if (run.count + PageCount(kPagesPerBlock) > context_.budget.limit() - context_.budget.reserve())
+    return Error{EAGAIN};
+  const SignalBlock signals;
+  PageCount done;
+  Status result;
+  while (done < run.count && result.ok()) {
+    const Vpn at = run.first + done;
+    const unsigned i = at.in_block();
+    for (unsigned tries = 0;; ++tries) {
+      {
+        const GatePass pass(context_.gate);
+        Leaf* leaf = context_.table.find_leaf(at);
+        if (leaf != nullptr) {
+          LockedLeaf locked(context_, *leaf);
+          const Pte p = locked.get(i);
+          const bool ready =
+              p.is_at_address() && (purpose == PinFor::kReading || p.state() == PteState::kMapped);
+          if (locked.is_of(at) && ready) {
+            if (p.pins() == Pte::kMaxPins) {
+              result = Error{EAGAIN};
+            } else {
+              locked.set(i, p.with_pins(p.pins() + 1));
+              done += PageCount(1);
+            }
+            break;
+          }
+        }
+      }
+      result = make_resident(at, purpose == PinFor::kWriting);
+      if (result.ok() && tries == kMostTries) result = Error{EAGAIN};
+      if (!result.ok()) break;
+    }
+  }
+  if (!result.ok() && !done.is_zero()) (void)unpin({run.first, done}, Dirtied::kNo);
+  return result;
+}
+
+Status Vm::unpin(PageRun run, Dirtied dirtied) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  // Nothing is changed unless every page is pinned.
+  for (Vpn at = run.first; at < run.end(); ++at) {
+    const Leaf* leaf = context_.table.find_leaf(at);
+    if (leaf == nullptr || leaf->get(at.in_block()).pins() == 0) return Error{EINVAL};
+  }
+  for (Vpn at = run.first; at < run.end(); ++at) {
+    Leaf* leaf = context_.table.find_leaf(at);
+    if (leaf == nullptr) continue;
+    const unsigned i = at.in_block();
+    LockedLeaf locked(context_, *leaf);
+    if (dirtied == Dirtied::kYes && locked.get(i).traps_stores()) (void)locked.allow_stores(i, 1);
+    const Pte p = locked.get(i);
+    if (p.pins() != 0) locked.set(i, p.with_pins(p.pins() - 1));
+  }
+  return {};
+}
+
+Status Vm::lock(PageRun run, bool on_fault_only) {
+  const PageCount mapped = mapped_prefix(run);
+  const SignalBlock signals;
+  for (Vpn at = run.first; at < run.first + mapped;) {
+    {
+      const GatePass pass(context_.gate);
+      Leaf* leaf = context_.table.find_or_make_leaf(at);
+      if (leaf == nullptr) return Error{ENOMEM};
+      LockedLeaf locked(context_, *leaf);
+      const unsigned i = at.in_block();
+      if (locked.get(i).state() != PteState::kHole) locked.set(i, locked.get(i).with(Pte::kLocked));
+    }
+    if (!on_fault_only) {
+      const Leaf* leaf = context_.table.find_leaf(at);
+      if (leaf != nullptr && !leaf->get(at.in_block()).is_at_address())
+        if (Status s = make_resident(at, false); !s) {
+          (void)unlock({run.first, at - run.first + PageCount(1)});
+          return Error{ENOMEM};
+        }
+    }
+    ++at;
+  }
+  if (mapped != run.count) return Error{ENOMEM};
+  return {};
+}
+
+Status Vm::unlock(PageRun run) {
+  const PageCount mapped = mapped_prefix(run);
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  for (Vpn at = run.first; at < run.first + mapped; ++at) {
+    Leaf* leaf = context_.table.find_leaf(at);
+    if (leaf == nullptr) continue;
+    LockedLeaf locked(context_, *leaf);
+    const unsigned i = at.in_block();
+    if (locked.get(i).has(Pte::kLocked)) locked.set(i, locked.get(i).without(Pte::kLocked));
+  }
+  return mapped == run.count ? Status() : Status(Error{ENOMEM});
+}
+
+Status Vm::residency(PageRun run, unsigned char* vec) {
+  constexpr std::uint64_t kChunk = 512;
+  for (PageCount done; done < run.count;) {
+    // Collected here first: `vec` may itself be managed memory, and fault.
+    unsigned char chunk[kChunk];
+    std::uint64_t n = 0;
+    {
+      const SignalBlock signals;
+      const GatePass pass(context_.gate);
+      for (; n < kChunk && done + PageCount(n) < run.count; ++n) {
+        const Vpn at = run.first + done + PageCount(n);
+        const Leaf* leaf = context_.table.find_leaf(at);
+        if (leaf == nullptr) {
+          const Guard guard(context_.table.region_lock());
+          const Region* region = context_.table.find_region(at);
+          if (region == nullptr || region->extents.find(at) == nullptr) return Error{ENOMEM};
+          chunk[n] = static_cast<unsigned char>(Residency::kEmpty);
+          continue;
+        }
+        const Pte p = leaf->get(at.in_block());
+        Residency r = Residency::kEmpty;
+        switch (p.state()) {
+          case PteState::kHole:
+            return Error{ENOMEM};
+          case PteState::kEmpty:
+            break;
+          case PteState::kMapped:
+          case PteState::kClean:
+            r = Residency::kMapped;
+            break;
+          case PteState::kLazyFree:
+            r = Residency::kLazyFree;
+            break;
+          case PteState::kStandby:
+            r = Residency::kStandby;
+            break;
+          case PteState::kLoading:
+            r = Residency::kBacked;
+            break;
+          case PteState::kSwapped:
+            r = context_.swap->is_backed(p.entry()) ? Residency::kBacked : Residency::kCompressed;
+            break;
+          case PteState::kPurged:
+            r = Residency::kPurged;
+            break;
+          case PteState::kCount:
+            break;
+        }
+        chunk[n] = static_cast<unsigned char>(r);
+      }
+    }
+    std::copy_n(chunk, n, vec + done.value());
+    done += PageCount(n);
+  }
+  return {};
+}
+
+}  // namespace buoy

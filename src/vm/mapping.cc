@@ -1,0 +1,392 @@
+// Mappings: which pages exist, and what the program may do with them.
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/signals.h"
+#include "vm/vm.h"
+
+namespace buoy {
+
+namespace {
+// Mappings up to this size share spans; larger ones get a region (and whole leaves) of their own.
+constexpr PageCount kLargestInSpan(16 * kPagesPerBlock);
+constexpr PageCount kSpanPages(512 * kPagesPerBlock);  // 1 GiB of address space
+// The most a single mapping may have: what the address index covers, less room for others.
+constexpr PageCount kLargestMapping(std::uint64_t{1} << 34);  // 64 TiB
+
+PageRun intersection(PageRun a, PageRun b) {
+  const Vpn first = std::max(a.first, b.first);
+  const Vpn end = std::min(a.end(), b.end());
+  return {first, first < end ? end - first : PageCount()};
+}
+}  // namespace
+
+Status Vm::create() {
+  context_.lru.set_budget_pages(context_.budget.limit().value());
+  return scratch_.create();
+}
+
+// ---- map --------------------------------------------------------------------------------------
+
+Result<Vpn> Vm::map(PageCount pages, RegionFlags flags, mmu::Access access) {
+  if (pages.is_zero()) return Error{EINVAL};
+  if (pages > kLargestMapping) return Error{ENOMEM};
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  Vpn at;
+  if (pages <= kLargestInSpan && !has(flags, RegionFlags::kHuge)) {
+    if (Status s = carve_from_span(pages, flags, access, &at); !s) return s.error();
+    return at;
+  }
+  auto region = new_region(pages, flags, RegionKind::kOwn);
+  if (!region) return region.error();
+  at = (*region)->reservation.base;
+  if (Status s = place(**region, {at, pages}, access); !s) {
+    release_region(**region);
+    return s.error();
+  }
+  return at;
+}
+
+Result<Region*> Vm::new_region(PageCount pages, RegionFlags flags, RegionKind kind) {
+  const mmu::Backing backing =
+      has(flags, RegionFlags::kHuge) ? mmu::Backing::kHugeWherePossible : mmu::Backing::kSmall;
+  auto reservation = context_.mmu->reserve(pages, backing);
+  if (!reservation) return reservation.error();
+  Region* region = context_.table.add_region(*reservation, flags, kind);
+  if (region == nullptr) {
+    context_.mmu->release(*reservation);
+    return Error{ENOMEM};
+  }
+  return region;
+}
+
+Status Vm::carve_from_span(PageCount pages, RegionFlags flags, mmu::Access access, Vpn* at) {
+  // Mappings of a block and more start on one, so that their leaves are theirs alone.
+  const PageCount align(pages.value() >= kPagesPerBlock ? kPagesPerBlock : 1);
+  for (std::uint32_t i = 0; i < context_.table.region_count(); ++i) {
+    Region& region = context_.table.region_at(i);
+    if (region.kind != RegionKind::kSpan || region.flags != flags) continue;
+    const PageRun all = region.range();
+    const PageRun rest{region.room_hint, all.end() - region.room_hint};
+    if (!region.extents.find_gap(rest, pages, align, at) &&
+        !region.extents.find_gap(all, pages, align, at))
+      continue;
+    if (region.foreign.size() != 0 && region.foreign.covered_prefix({*at, pages}).value() != 0)
+      continue;
+    bool taken = false;
+    region.foreign.for_each_in({*at, pages}, [&taken](PageRun, bool) { taken = true; });
+    if (taken) continue;
+    if (Status s = place(region, {*at, pages}, access); !s) return s;
+    region.room_hint = *at + pages < all.end() ? *at + pages : all.first;
+    return {};
+  }
+  auto region = new_region(kSpanPages, flags, RegionKind::kSpan);
+  if (!region) return region.error();
+  *at = (*region)->reservation.base;
+  return place(**region, {*at, pages}, access);
+}
+
+Status Vm::place(Region& region, PageRun run, mmu::Access access) {
+  if (Status s = region.extents.prepare(); !s) return s;
+  if (Status s = context_.mmu->permit(region.reservation, run, access); !s) return s;
+  region.extents.assign(run, access);
+  clear_leaves(run, PteState::kEmpty);
+  return {};
+}
+
+// Contents of the run's existing leaves go; their pages are `to` afterwards.
+void Vm::clear_leaves(PageRun run, PteState to) {
+  for (Vpn at = run.first; at < run.end();) {
+    const Vpn next = std::min(run.end(), at.block_start() + PageCount(kPagesPerBlock));
+    if (Leaf* leaf = context_.table.find_leaf(at); leaf != nullptr) {
+      LockedLeaf locked(context_, *leaf);
+      const unsigned begin = at.in_block();
+      const auto end = begin + static_cast<unsigned>((next - at).value());
+      locked.wait_until_quiet(begin, end);
+      // The kernel refuses only what it has mlocked, which we never ask for.
+      BUOY_CHECK(locked.forget(begin, end, to));
+      split_at(*leaf, begin, end);
+      if (to == PteState::kEmpty)
+        for (unsigned i = begin; i < end; ++i)
+          if (locked.get(i).state() == PteState::kHole) locked.set(i, Pte::of(PteState::kEmpty));
+    }
+    at = next;
+  }
+}
+
+// ---- unmap ------------------------------------------------------------------------------------
+
+Status Vm::unmap(PageRun run) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  for (Vpn at = run.first; at < run.end();) {
+    Region* region = context_.table.find_region(at);
+    if (region == nullptr) {
+      at = at.block_start() + PageCount(kPagesPerBlock);
+      continue;
+    }
+    const PageRun part = intersection({at, run.end() - at}, region->range());
+    if (Status s = region->extents.prepare(); !s) return s;
+    // First nobody can bring pages in any more, then what is there goes.
+    region->extents.for_each_in(part, [&](PageRun mapped, mmu::Access) {
+      (void)context_.mmu->permit(region->reservation, mapped, mmu::Access::kNone);
+    });
+    region->extents.erase(part);
+    clear_leaves(part, PteState::kHole);
+    at = part.end();
+    if (region->kind == RegionKind::kOwn && region->extents.size() == 0 &&
+        region->foreign.size() == 0)
+      release_region(*region);
+  }
+  return {};
+}
+
+void Vm::release_region(Region& region) {
+  const PageRun range = region.range();
+  for (Vpn at = range.first; at < range.end(); at += PageCount(kPagesPerBlock)) {
+    Leaf* leaf = context_.table.find_leaf(at);
+    if (leaf == nullptr) continue;
+    // A reclaimer may hold it isolated for a moment.
+    while (!context_.lru.forget(*leaf)) sys::call(SYS_sched_yield);
+    LockedLeaf locked(context_, *leaf);
+    context_.table.recycle(*leaf);
+  }
+  const mmu::Reservation reservation = region.reservation;
+  context_.table.remove_region(region);
+  context_.mmu->release(reservation);
+}
+
+// ---- changes ----------------------------------------------------------------------------------
+
+Status Vm::map_over(PageRun run, mmu::Access access) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  Region* region = context_.table.find_region(run.first);
+  if (region == nullptr || run.end() > region->range().end()) return Error{ENOMEM};
+  clear_leaves(run, PteState::kEmpty);
+  return place(*region, run, access);
+}
+
+Status Vm::carve_out(PageRun run) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  for (Vpn at = run.first; at < run.end();) {
+    Region* region = context_.table.find_region(at);
+    if (region == nullptr) {
+      at = at.block_start() + PageCount(kPagesPerBlock);
+      continue;
+    }
+    const PageRun part = intersection({at, run.end() - at}, region->range());
+    if (Status s = region->extents.prepare(); !s) return s;
+    if (Status s = region->foreign.prepare(); !s) return s;
+    region->extents.erase(part);
+    clear_leaves(part, PteState::kHole);
+    region->foreign.assign(part, true);
+    at = part.end();
+  }
+  return {};
+}
+
+Status Vm::protect(PageRun run, mmu::Access access) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  for (Vpn at = run.first; at < run.end();) {
+    Region* region = context_.table.find_region(at);
+    if (region == nullptr) return Error{ENOMEM};
+    const PageRun part = intersection({at, run.end() - at}, region->range());
+    const PageRun mapped{part.first, region->extents.covered_prefix(part)};
+    if (!mapped.count.is_zero()) {
+      if (Status s = region->extents.prepare(); !s) return s;
+      if (Status s = context_.mmu->permit(region->reservation, mapped, access); !s) return s;
+      region->extents.assign(mapped, access);
+    }
+    if (mapped.count != part.count) return Error{ENOMEM};
+    at = part.end();
+  }
+  return {};
+}
+
+bool Vm::manages(Vpn v) {
+  Region* region = context_.table.find_region(v);
+  if (region == nullptr) return false;
+  if (region->foreign.size() == 0) return true;
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  return region->foreign.find(v) == nullptr;
+}
+
+PageCount Vm::mapped_prefix(PageRun run) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  Vpn at = run.first;
+  while (at < run.end()) {
+    const Region* region = context_.table.find_region(at);
+    if (region == nullptr) break;
+    const PageRun part = intersection({at, run.end() - at}, region->range());
+    const PageCount covered = region->extents.covered_prefix(part);
+    at += covered;
+    if (covered != part.count) break;
+  }
+  return at - run.first;
+}
+
+// ---- remap ------------------------------------------------------------------------------------
+
+Result<Vpn> Vm::remap(PageRun run, PageCount pages, bool may_move) {
+  if (pages.is_zero()) return Error{EINVAL};
+  if (mapped_prefix(run) != run.count) return Error{EFAULT};
+  if (pages <= run.count) {
+    if (pages < run.count)
+      if (Status s = unmap({run.first + pages, run.count - pages}); !s) return s.error();
+    return run.first;
+  }
+  RegionFlags flags{};
+  mmu::Access access{};
+  {
+    const SignalBlock signals;
+    const GatePass pass(context_.gate);
+    const Guard guard(context_.table.region_lock());
+    Region* region = context_.table.find_region(run.first);
+    if (region == nullptr || run.end() > region->range().end()) return Error{EFAULT};
+    const auto* extent = region->extents.find(run.first);
+    if (extent == nullptr || extent->end < run.end()) return Error{EFAULT};
+    flags = region->flags;
+    access = extent->value;
+    // Room right behind it?
+    const PageRun more{run.end(), pages - run.count};
+    Vpn at;
+    bool foreign = false;
+    region->foreign.for_each_in(more, [&foreign](PageRun, bool) { foreign = true; });
+    if (more.end() <= region->range().end() && !foreign &&
+        region->extents.find_gap(more, more.count, PageCount(1), &at) && at == more.first) {
+      if (Status s = place(*region, more, access); !s) return s.error();
+      return run.first;
+    }
+  }
+  if (!may_move) return Error{ENOMEM};
+  auto fresh = map(pages, flags, access);
+  if (!fresh) return fresh.error();
+  if (Status s = move_pages(run, *fresh); !s) {
+    (void)unmap({*fresh, pages});
+    return s.error();
+  }
+  (void)unmap(run);
+  return *fresh;
+}
+
+Result<Vpn> Vm::remap_onto(PageRun run, Vpn target, PageCount pages) {
+  const PageRun there{target, pages};
+  if (!intersection(run, there).count.is_zero()) return Error{EINVAL};
+  if (mapped_prefix(run) != run.count) return Error{EFAULT};
+  mmu::Access access{};
+  {
+    const SignalBlock signals;
+    const GatePass pass(context_.gate);
+    const Guard guard(context_.table.region_lock());
+    const Region* region = context_.table.find_region(run.first);
+    const auto* extent = region == nullptr ? nullptr : region->extents.find(run.first);
+    if (extent == nullptr || extent->end < run.end()) return Error{EFAULT};
+    access = extent->value;
+  }
+  if (Status s = map_over(there, access); !s) return s.error();
+  const PageRun kept{run.first, std::min(run.count, pages)};
+  if (Status s = move_pages(kept, target); !s) return s.error();
+  (void)unmap(run);
+  return target;
+}
+
+bool Vm::has_mappings() {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  for (std::uint32_t i = 0; i < context_.table.region_count(); ++i)
+    if (context_.table.region_at(i).extents.size() != 0) return true;
+  return false;
+}
+
+// Contents of `from` move to `to` (fresh, empty); all or nothing.
+Status Vm::move_pages(PageRun from, Vpn to) {
+  for (PageCount i; i < from.count; i += PageCount(1)) {
+    const Vpn source = from.first + i;
+    Leaf* leaf = context_.table.find_leaf(source);
+    if (leaf == nullptr) {
+      // Never touched: on to the next leaf.
+      const PageCount skip = PageCount(kPagesPerBlock - source.in_block() - 1);
+      i += std::min(skip, from.count - i - PageCount(1));
+      continue;
+    }
+    if (Status s = move_page(source, to + i); !s) {
+      while (!i.is_zero()) {
+        i -= PageCount(1);
+        (void)move_page(to + i, from.first + i);
+      }
+      return s;
+    }
+  }
+  return {};
+}
+
+Status Vm::move_page(Vpn from, Vpn to) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  Leaf* source = context_.table.find_leaf(from);
+  if (source == nullptr) return {};
+  Precharge precharge(context_.budget);
+  if (!reclaimer_.charge(precharge, PageCount(1))) return Error{ENOMEM};
+  Leaf* target = context_.table.find_or_make_leaf(to);
+  if (target == nullptr) return Error{ENOMEM};
+  const unsigned i = from.in_block();
+  const unsigned j = to.in_block();
+  const ScratchPool::Borrowed scratch(scratch_);
+  swap::SwapEntry entry;
+  bool has_bytes = false;
+  {
+    LockedLeaf locked(context_, *source);
+    locked.wait_until_quiet(i, i + 1);
+    Pte p = locked.get(i);
+    if (p.is_held()) return Error{EBUSY};
+    if (p.state() == PteState::kLazyFree || p.state() == PteState::kClean) {
+      if (locked.allow_stores(i, 1) == 0) return Error{ENOMEM};
+    }
+    if (locked.get(i).state() == PteState::kMapped && locked.take(i, i + 1) == 0)
+      return Error{EBUSY};  // the kernel holds it for a device
+    p = locked.get(i);
+    if (p.state() == PteState::kStandby) {
+      const std::byte* bytes = context_.mmu->shadow_bytes(locked.region().reservation, from);
+      std::copy_n(bytes, kPageSize, scratch.page(0));
+      has_bytes = true;
+      if (!locked.forget(i, i + 1, PteState::kEmpty)) return Error{EBUSY};
+    } else if (p.state() == PteState::kSwapped) {
+      entry = p.entry();
+      locked.drop_stale_shadows(i, i + 1);
+      locked.set(i, locked.get(i).without_entry().with_state(PteState::kEmpty));
+    } else {
+      return {};
+    }
+  }
+  LockedLeaf locked(context_, *target, &precharge);
+  if (has_bytes) {
+    // A fault in the target may have been first only if the program races with its own mremap.
+    if (!locked.forget(j, j + 1, PteState::kEmpty)) return Error{ENOMEM};
+    const mmu::Progress p = context_.mmu->install(locked.region().reservation, {to, PageCount(1)},
+                                                  scratch.page(0), mmu::Stores::kAllowed);
+    if (!p.complete()) return Error{ENOMEM};
+    locked.set(j, locked.get(j).with_state(PteState::kMapped));
+    locked.touch(j, 1);
+  } else {
+    locked.set(j, locked.get(j).with_state(PteState::kMapped));
+    locked.set(j, locked.get(j).with_entry(entry).with_state(PteState::kSwapped));
+  }
+  return {};
+}
+
+}  // namespace buoy

@@ -1,0 +1,137 @@
+// Vm: what a program's pages do. Faults, mappings, advice, pins, fork: the manager's meaning,
+// on top of reclaim and the page table. One per pool.
+//
+// Public operations pass the gate, block signals and take ranges of whole pages. They follow the
+// kernel's semantics, partial effects included ("the rest is done, then ENOMEM"); the C API in
+// front validates first where it promises to change nothing.
+// on_fault() runs in the faulting thread or a handler thread, with all signals masked.
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "base/units.h"
+#include "mmu/mmu.h"
+#include "reclaim/context.h"
+#include "reclaim/reclaimer.h"
+#include "vm/scratch.h"
+#include "vm/window.h"
+
+namespace buoy {
+
+// What happens to a toucher when every tier is full.
+enum class OnExhausted : std::uint8_t { kSigbus, kWait };
+
+enum class PinFor : std::uint8_t { kReading, kWriting };
+enum class Dirtied : std::uint8_t { kNo, kYes };
+
+// A page's residency as users see it; the values are buoy.h's BUOY_PAGE_*.
+enum class Residency : std::uint8_t {
+  kEmpty = 0,
+  kMapped = 1,
+  kLazyFree = 2,
+  kStandby = 3,
+  kCompressed = 4,
+  kBacked = 5,
+  kPurged = 6,
+};
+
+class Vm final : public mmu::FaultSink {
+ public:
+  explicit Vm(Context& context, OnExhausted on_exhausted)
+      : context_(context), reclaimer_(context), on_exhausted_(on_exhausted) {}
+  [[nodiscard]] Status create();
+
+  Context& context() { return context_; }
+  Reclaimer& reclaimer() { return reclaimer_; }
+
+  // ---- Faults (fault.cc) ----------------------------------------------------------------------
+  mmu::Verdict on_fault(const mmu::Fault& fault) override;
+
+  // ---- Mappings (mapping.cc) ------------------------------------------------------------------
+  // Zeros, at an address of our choice. ENOMEM.
+  Result<Vpn> map(PageCount pages, RegionFlags flags, mmu::Access access);
+  // Drops the range; holes in it are no error.
+  Status unmap(PageRun run);
+  // The range holds zeros with this access afterwards, whatever was there (MAP_FIXED). It must
+  // lie inside one region. ENOMEM.
+  Status map_over(PageRun run, mmu::Access access);
+  // The range is somebody else's from now on: contents dropped, never managed again.
+  Status carve_out(PageRun run);
+  Status protect(PageRun run, mmu::Access access);
+  // New size for [run), moving if allowed and needed; contents stay. EFAULT if the range is not
+  // one stretch of mapped pages, ENOMEM.
+  Result<Vpn> remap(PageRun run, PageCount pages, bool may_move);
+  // The same to a given place inside one region, dropping what was there.
+  Result<Vpn> remap_onto(PageRun run, Vpn target, PageCount pages);
+  [[nodiscard]] bool has_mappings();
+  [[nodiscard]] ByteSize metadata_bytes() const { return scratch_.touched_bytes(); }
+  // Is the page inside a region (and not carved out of it)? Async-signal-safe unless pages were
+  // ever carved out of that region.
+  [[nodiscard]] bool manages(Vpn v);
+  // Pages from run.first on that are mapped without a hole, at most run.count.
+  [[nodiscard]] PageCount mapped_prefix(PageRun run);
+
+  // ---- Advice (advice.cc): ENOMEM where the range has a hole (the rest is done) ----------------
+  Status discard(PageRun run);  // DONTNEED: zeros from now on
+  Status free_lazily(PageRun run);
+  Status reuse(PageRun run);
+  Status cold(PageRun run);
+  Status page_out(PageRun run);
+  Status will_need(PageRun run);
+
+  // ---- Holding (hold.cc) ----------------------------------------------------------------------
+  // All or nothing. EAGAIN: the budget cannot hold it, or a page has too many pins; ENOMEM: hole.
+  Status pin(PageRun run, PinFor purpose);
+  Status unpin(PageRun run, Dirtied dirtied);
+  Status lock(PageRun run, bool on_fault_only);
+  Status unlock(PageRun run);
+  // One value a page; ENOMEM at a hole (nothing is written behind it).
+  Status residency(PageRun run, unsigned char* vec);
+
+  // ---- Fork (fork.cc) -------------------------------------------------------------------------
+  void before_fork();
+  void after_fork_in_parent();
+  Status after_fork_in_child();
+
+  // Shrinks or grows the budget. EAGAIN if reclaim could not free enough (unchanged then).
+  Status resize(PageCount budget);
+
+  // Counts everything and compares with the gauges and the budget; aborts on a difference.
+  // `arena_pages`: what the arena has charged. Closes the gate meanwhile.
+  void validate(PageCount arena_pages);
+
+ private:
+  enum class Step : std::uint8_t { kDone, kAgain, kForeign, kLost, kPurged, kNoMemory };
+  Step resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge);
+  Step fill(LockedLeaf& locked, unsigned i, Precharge& precharge);
+  Step bring_in(LockedLeaf& locked, unsigned i, bool is_store, Precharge& precharge);
+  Step load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& precharge);
+  Step load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharge);
+  Step allow_stores(LockedLeaf& locked, unsigned i);
+  // Makes the page resident (and stores allowed). EAGAIN if nothing can be reclaimed, EIO if lost.
+  Status make_resident(Vpn vpn, bool for_store);
+  mmu::Verdict handle(const mmu::Fault& fault, int* lost);
+
+  // Calls body(Leaf&, begin, end) for every leaf that exists in the part of `run` that is mapped;
+  // returns whether all of it was.
+  template <typename Body>
+  bool for_each_mapped_leaf(PageRun run, Body body);
+  Status carve_from_span(PageCount pages, RegionFlags flags, mmu::Access access, Vpn* at)
+      BUOY_REQUIRES(context_.table.region_lock());
+  Result<Region*> new_region(PageCount pages, RegionFlags flags, RegionKind kind)
+      BUOY_REQUIRES(context_.table.region_lock());
+  Status place(Region& region, PageRun run, mmu::Access access)
+      BUOY_REQUIRES(context_.table.region_lock());
+  void clear_leaves(PageRun run, PteState to) BUOY_REQUIRES(context_.table.region_lock());
+  void release_region(Region& region) BUOY_REQUIRES(context_.table.region_lock());
+  Status move_pages(PageRun from, Vpn to);
+  Status move_page(Vpn from, Vpn to);
+
+  Context& context_;
+  Reclaimer reclaimer_;
+  OnExhausted on_exhausted_;
+  ScratchPool scratch_;
+};
+
+}  // namespace buoy

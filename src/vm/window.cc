@@ -1,0 +1,80 @@
+#include "vm/window.h"
+
+#include <algorithm>
+
+namespace buoy {
+
+namespace {
+
+constexpr unsigned kFirstZeroOrder = 4;  // 64 KiB: what one shootdown-free install makes worthwhile
+constexpr unsigned kMostZeroOrder = 6;   // 256 KiB: 0.17 ms of COPY, the stall we allow a fault
+constexpr unsigned kMostSwapOrder = 5;   // 32 pages: about 60 us of decompression and COPY
+
+struct Last {
+  unsigned first;
+  unsigned end;
+  unsigned order;
+  bool known;
+};
+
+Last last_window(const std::atomic<std::uint16_t>& at, const std::atomic<std::uint8_t>& order) {
+  const unsigned page = at.load(std::memory_order_relaxed);
+  const unsigned o = order.load(std::memory_order_relaxed);
+  if (page == Leaf::kNoFault) return {0, 0, 0, false};
+  const unsigned first = page & ~((1U << o) - 1);
+  return {first, first + (1U << o), o, true};
+}
+
+}  // namespace
+
+Order plan_window(const PageTable& table, Leaf& leaf, unsigned i, WindowKind kind) {
+  const bool zero = kind == WindowKind::kZeroFill;
+  const unsigned most = zero ? kMostZeroOrder : kMostSwapOrder;
+  const unsigned fresh = zero ? kFirstZeroOrder : 0;
+  const unsigned step = zero ? 1 : 2;
+  unsigned order = fresh;
+  const Last last = last_window(leaf.last_fault, leaf.window_order);
+  if (last.known) {
+    const bool forward = i >= last.end && i < last.end + (1U << last.order);
+    const bool backward = i < last.first && i + (1U << last.order) >= last.first;
+    if (forward || backward)
+      order = std::min(last.order + step, most);
+    else
+      order = last.order > step ? last.order - step : 0;
+  } else {
+    // The first fault here: does a run come in from a neighbour?
+    const Vpn page = leaf.page(i);
+    const auto joins = [&](Vpn neighbour, bool from_below) {
+      const Leaf* other = table.find_leaf(neighbour);
+      if (other == nullptr) return false;
+      const Last theirs = last_window(other->last_fault, other->window_order);
+      if (!theirs.known || (from_below ? theirs.end != kPagesPerBlock : theirs.first != 0))
+        return false;
+      order = std::min(theirs.order + step, most);
+      return true;
+    };
+    if (i < (1U << most))
+      (void)joins(page.block_start() - PageCount(1), true);
+    else if (i + (1U << most) >= kPagesPerBlock)
+      (void)joins(page.block_start() + PageCount(kPagesPerBlock), false);
+  }
+  leaf.last_fault.store(static_cast<std::uint16_t>(i), std::memory_order_relaxed);
+  leaf.window_order.store(static_cast<std::uint8_t>(order), std::memory_order_relaxed);
+  return Order(order);
+}
+
+Order plan_unfree(Leaf& leaf, unsigned i, Order least) {
+  unsigned order = least.value();
+  const Last last = last_window(leaf.last_unfree, leaf.unfree_order);
+  if (last.known) {
+    if (i >= last.end && i < last.end + (1U << last.order))
+      order = std::min(std::max(last.order, order) + 1, kMaxOrder);
+    else
+      order = std::min(order, last.order > 0 ? last.order - 1 : 0);
+  }
+  leaf.last_unfree.store(static_cast<std::uint16_t>(i), std::memory_order_relaxed);
+  leaf.unfree_order.store(static_cast<std::uint8_t>(order), std::memory_order_relaxed);
+  return Order(order);
+}
+
+}  // namespace buoy
