@@ -13,6 +13,7 @@
 
 #include "base/sys.h"
 #include "preload/forked_clone.h"
+#include "preload/signal_return.h"
 
 #ifndef PR_SET_SYSCALL_USER_DISPATCH
 #define PR_SET_SYSCALL_USER_DISPATCH 59
@@ -24,11 +25,12 @@
 //                     site in libc, from whose text the call itself would be caught again
 asm(R"(
   .pushsection .text,"ax",@progbits
+  .globl buoy_sigreturn
   .hidden buoy_sigreturn
   .hidden buoy_clone_thunks
   .hidden buoy_clone_sites
 buoy_sigreturn:
-  movl $15, %eax
+  movq $15, %rax
   syscall
   nop
   .balign 16
@@ -47,7 +49,6 @@ buoy_clone_sites: .skip 8*16
   .popsection
 )");
 extern "C" {
-void buoy_sigreturn();
 extern const char buoy_clone_thunks[] __attribute__((visibility("hidden")));
 extern std::atomic<long> buoy_clone_sites[] __attribute__((visibility("hidden")));
 // This library's image, by the linker.
@@ -203,7 +204,7 @@ void acquire_action() {
   if (action.users++ == 0) {
     KernelAction ours{};
     ours.handler = on_sigsys;
-    // NODEFER: what the handler calls in libc, it does not; but an atfork handler's signal may.
+    // NODEFER: SIGSYS must never be blocked while calls are caught.
     ours.flags = SA_SIGINFO | SA_NODEFER | kSaRestorer;
     ours.restorer = buoy_sigreturn;
     ours.mask = ~(kSigsysBit | kFaultBits);

@@ -1,0 +1,64 @@
+#include "cli/backing_file.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+namespace buoy::cli {
+namespace {
+
+Failure unusable(const std::string& value, const std::string& why) {
+  return {kUsage, "run: --backing-file " + value + ": " + why};
+}
+
+bool is_in_memory(int fd) {
+  struct statfs s {};
+  return fstatfs(fd, &s) == 0 && (s.f_type == TMPFS_MAGIC || s.f_type == RAMFS_MAGIC);
+}
+
+Outcome<std::string> check_auto() {
+  const char* variable = std::getenv("TMPDIR");
+  const std::string folder = variable != nullptr && *variable != '\0' ? variable : "/tmp";
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return unusable("auto", folder + ": " + std::strerror(errno));
+  const bool in_memory = is_in_memory(fd);
+  close(fd);
+  if (in_memory)
+    return unusable("auto", folder + " is on tmpfs, which is memory; set TMPDIR to a folder on a "
+                                     "disk, or name a file");
+  if (access(folder.c_str(), W_OK | X_OK) != 0)
+    return unusable("auto", folder + ": " + std::strerror(errno));
+  return std::string("auto");
+}
+
+Outcome<std::string> check_path(const std::string& value) {
+  const std::string path = std::filesystem::absolute(value).string();
+  struct stat s {};
+  const bool existed = stat(path.c_str(), &s) == 0;
+  if (existed && !S_ISREG(s.st_mode)) return unusable(value, "is not a regular file");
+  if (existed && s.st_size != 0)
+    return unusable(value, "is not empty, and would be overwritten; remove it first");
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return unusable(value, std::strerror(errno));
+  const bool in_memory = is_in_memory(fd);
+  close(fd);
+  if (!existed) unlink(path.c_str());
+  if (in_memory) return unusable(value, "is on tmpfs, which is memory; name a file on a disk");
+  return path;
+}
+
+}  // namespace
+
+Outcome<std::string> check_backing_file(const std::string& value) {
+  if (value == "none") return value;
+  return value == "auto" ? check_auto() : check_path(value);
+}
+
+}  // namespace buoy::cli

@@ -1,0 +1,14 @@
+// --backing-file, checked before the program starts: each process opens it on its own later.
+#pragma once
+
+#include <string>
+
+#include "cli/outcome.h"
+
+namespace buoy::cli {
+
+// The value for the preload library: `none`, `auto`, or an absolute path. A path must be one that
+// can be created (or is an empty file), and neither it nor `auto` may lie on tmpfs, which is memory.
+[[nodiscard]] Outcome<std::string> check_backing_file(const std::string& value);
+
+}  // namespace buoy::cli

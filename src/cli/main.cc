@@ -1,0 +1,47 @@
+// buoy: the command. Each subcommand has a file of its own.
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "cli/info.h"
+#include "cli/outcome.h"
+#include "cli/run.h"
+
+namespace {
+
+constexpr const char* kHelp = R"(Usage: buoy run --budget SIZE [OPTION]... [--] PROGRAM [ARG...]
+       buoy info
+       buoy --help | --version
+
+  run    run a program within a memory budget (`buoy run --help`)
+  info   what this kernel and these rights allow, and the remedy for what is missing
+)";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace buoy::cli;
+  const std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);
+  if (words.empty()) {
+    say("no command given; see `buoy --help`");
+    return kUsage;
+  }
+  const std::string& command = words.front();
+  const std::vector<std::string> rest(words.begin() + 1, words.end());
+  if (command == "run") return run_command(rest);
+  if (command == "--help" || command == "-h" || command == "help") {
+    std::fputs(kHelp, stdout);
+    return 0;
+  }
+  if (command == "--version") {
+    std::puts("buoy " BUOY_VERSION);
+    return 0;
+  }
+  if (command == "info") {
+    if (rest.empty()) return info_command();
+    say("info: takes no arguments");
+    return kUsage;
+  }
+  say("unknown command '" + command + "'; see `buoy --help`");
+  return kUsage;
+}

@@ -1,0 +1,125 @@
+#include "cli/run.h"
+
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <string_view>
+
+#include "cli/backing_file.h"
+#include "cli/kernel_support.h"
+#include "cli/program.h"
+#include "cli/run_options.h"
+#include "cli/size.h"
+#include "cli/supervise.h"
+#include "preload/environment.h"
+
+extern char** environ;
+
+namespace buoy::cli {
+namespace {
+
+namespace env = preload::environment;
+constexpr const char* kLibrary = "libbuoy_preload.so";
+
+// Beside the command (a build folder), or where an installation puts libraries.
+Outcome<std::string> find_library() {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) return Failure{kUsage, "cannot find my own file: " + error.message()};
+  const auto folder = self.parent_path();
+  const std::array<std::filesystem::path, 4> places = {
+      folder / kLibrary, folder / "../lib" / kLibrary,
+      folder / "../lib/x86_64-linux-gnu" / kLibrary, folder / "../lib64" / kLibrary};
+  for (const auto& place : places) {
+    if (access(place.c_str(), R_OK) != 0) continue;
+    const std::string path = std::filesystem::canonical(place, error).string();
+    if (path.find_first_of(" :\t\n") != std::string::npos)
+      return Failure{kUsage, path + ": the dynamic linker takes no path with spaces or colons; "
+                                    "install Buoy elsewhere"};
+    return path;
+  }
+  return Failure{kUsage, std::string(kLibrary) + " is neither beside " + self.string() +
+                             " nor in ../lib"};
+}
+
+bool names(const char* entry, std::string_view variable) {
+  const std::string_view text(entry);
+  return text.size() > variable.size() && text.substr(0, variable.size()) == variable &&
+         text[variable.size()] == '=';
+}
+
+// The caller's environment with ours in it. Whatever an outer `buoy run` had set is replaced.
+std::vector<std::string> make_environment(const RunOptions& options, const std::string& file,
+                                          const std::string& library) {
+  std::vector<std::string> list;
+  std::string preload = library;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    constexpr std::array<const char*, 7> kOurs = {
+        env::kBudget,      env::kBackingFile, env::kCompressor, env::kFaults,
+        env::kOnExhausted, env::kStats,       env::kStatsPid};
+    if (names(*entry, "LD_PRELOAD")) {
+      const std::string others = *entry + std::string_view("LD_PRELOAD=").size();
+      if (others != library && !others.empty()) preload += ":" + others;
+    } else if (std::none_of(kOurs.begin(), kOurs.end(),
+                            [&](const char* ours) { return names(*entry, ours); })) {
+      list.emplace_back(*entry);
+    }
+  }
+  const auto set = [&](const char* name, const std::string& value) {
+    list.push_back(std::string(name) + "=" + value);
+  };
+  set("LD_PRELOAD", preload);
+  set(env::kBudget, std::to_string(options.budget));
+  set(env::kBackingFile, file);
+  set(env::kCompressor, options.compressor);
+  set(env::kFaults, "thread");
+  set(env::kOnExhausted, options.on_exhausted);
+  if (!options.stats.empty())
+    set(env::kStats, options.stats == "-" ? "-" : std::filesystem::absolute(options.stats).string());
+  return list;
+}
+
+void warn_if_larger_than_memory(ByteSize budget) {
+  struct sysinfo info {};
+  if (sysinfo(&info) != 0) return;
+  const ByteSize memory = ByteSize{info.totalram} * info.mem_unit;
+  if (budget > memory)
+    say("warning: the budget is larger than this machine's memory (" +
+        std::to_string(memory >> 20) + "M), which will run out first");
+}
+
+int fail(const Failure& failure) {
+  say(failure.line);
+  return failure.status;
+}
+
+}  // namespace
+
+int run_command(const std::vector<std::string>& words) {
+  const Outcome<RunOptions> options = parse_run_options(words);
+  if (!options) return fail(options.failure());
+  if (options->help) {
+    std::fputs(run_help(), stdout);
+    return 0;
+  }
+  const Outcome<std::string> file = check_backing_file(options->backing_file);
+  if (!file) return fail(file.failure());
+  const Outcome<bool> served = check_kernel_serves(options->faults);
+  if (!served) return fail(served.failure());
+  const Outcome<std::string> library = find_library();
+  if (!library) return fail(library.failure());
+  const Outcome<std::string> path = resolve_program(options->program.front());
+  if (!path) return fail(path.failure());
+  const Outcome<bool> preloadable = check_preloadable(*path);
+  if (!preloadable) return fail(preloadable.failure());
+  warn_if_larger_than_memory(options->budget);
+  return supervise({*path, options->program, make_environment(*options, *file, *library),
+                    options->stats.empty() ? "" : env::kStatsPid});
+}
+
+}  // namespace buoy::cli

@@ -1,0 +1,152 @@
+#include "cli/run_options.h"
+
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <initializer_list>
+#include <string_view>
+
+#include "cli/size.h"
+#include "frames/budget.h"
+
+namespace buoy::cli {
+namespace {
+
+Failure wrong(std::string line) { return {kUsage, std::move(line)}; }
+
+std::string quoted(std::string_view text) { return "'" + std::string(text) + "'"; }
+
+// Null, or why the value is refused.
+using Setter = std::function<std::string(RunOptions&, const std::string& value)>;
+
+struct Option {
+  std::string_view name;
+  Setter set;
+};
+
+std::string set_budget(RunOptions& options, const std::string& value) {
+  const auto bytes = parse_size(value);
+  if (!bytes) return quoted(value) + " is not a size: bytes, or with K, M or G, as 256M";
+  if (*bytes == 0) return "a budget of zero holds nothing; the smallest is " +
+                          format_size(Budget::kMinimum);
+  if (*bytes < Budget::kMinimum)
+    return quoted(value) + " is below the smallest budget, " + format_size(Budget::kMinimum);
+  options.budget = *bytes;
+  return {};
+}
+
+// Takes `value` if it is one of the words.
+std::string choose(std::string& into, const std::string& value,
+                   std::initializer_list<std::string_view> words) {
+  std::string list;
+  for (const std::string_view word : words) {
+    if (value == word) {
+      into = value;
+      return {};
+    }
+    list += (list.empty() ? "" : ", ") + std::string(word);
+  }
+  return quoted(value) + " is none of " + list;
+}
+
+std::string set_faults(RunOptions& options, const std::string& value) {
+  std::string word;
+  std::string why = choose(word, value, {"auto", "thread", "signal"});
+  if (!why.empty()) return why;
+  options.faults = word == "thread"   ? FaultDelivery::kThread
+                   : word == "signal" ? FaultDelivery::kSignal
+                                      : FaultDelivery::kAuto;
+  return {};
+}
+
+std::string set_not_empty(std::string& into, const std::string& value) {
+  if (value.empty()) return "an empty name";
+  into = value;
+  return {};
+}
+
+const std::array<Option, 6>& options_table() {
+  static const std::array<Option, 6> table = {{
+      {"--budget", set_budget},
+      {"--backing-file",
+       [](RunOptions& o, const std::string& v) { return set_not_empty(o.backing_file, v); }},
+      {"--compressor",
+       [](RunOptions& o, const std::string& v) {
+         return choose(o.compressor, v, {"lz4", "zstd", "none"});
+       }},
+      {"--faults", set_faults},
+      {"--on-exhausted",
+       [](RunOptions& o, const std::string& v) {
+         return choose(o.on_exhausted, v, {"sigbus", "wait"});
+       }},
+      {"--stats", [](RunOptions& o, const std::string& v) { return set_not_empty(o.stats, v); }},
+  }};
+  return table;
+}
+
+}  // namespace
+
+Outcome<RunOptions> parse_run_options(const std::vector<std::string>& words) {
+  RunOptions options;
+  auto word = words.begin();
+  for (; word != words.end() && word->size() > 1 && word->front() == '-'; ++word) {
+    if (*word == "--") {
+      ++word;
+      break;
+    }
+    if (*word == "--help" || *word == "-h") {
+      options.help = true;
+      return options;
+    }
+    const std::size_t equals = word->find('=');
+    const std::string name = word->substr(0, equals);
+    const auto& table = options_table();
+    const auto* option = std::find_if(table.begin(), table.end(),
+                                      [&](const Option& o) { return o.name == name; });
+    if (option == table.end())
+      return wrong("run: unknown option " + quoted(name) + "; see `buoy run --help`");
+    std::string value;
+    if (equals != std::string::npos) {
+      value = word->substr(equals + 1);
+    } else if (++word != words.end()) {
+      value = *word;
+    } else {
+      return wrong("run: " + name + " needs a value");
+    }
+    if (const std::string why = option->set(options, value); !why.empty())
+      return wrong("run: " + name + ": " + why);
+  }
+  options.program.assign(word, words.end());
+  if (options.budget == 0)
+    return wrong("run: --budget SIZE is missing, as in `buoy run --budget 256M PROGRAM`");
+  if (options.program.empty()) return wrong("run: no program given; see `buoy run --help`");
+  return options;
+}
+
+const char* run_help() {
+  return R"(Usage: buoy run --budget SIZE [OPTION]... [--] PROGRAM [ARG...]
+
+Runs PROGRAM, unmodified, within SIZE bytes of resident memory. What does not fit is compressed,
+and, if asked for, written to a backing file. SIZE is bytes, or with K, M, G (powers of 1024).
+
+  --budget SIZE               hard limit of resident managed memory, 16M or more. It is each
+                              process's own: a child of PROGRAM has a budget of the same size
+  --backing-file auto|none|PATH
+                              where compressed pages go when memory is full: an unlinked file in
+                              $TMPDIR, nowhere (default), or PATH
+  --compressor lz4|zstd|none  default lz4
+  --faults auto|thread|signal how faults reach Buoy: thread serves system calls too, and needs the
+                              right to handle faults of the kernel (see `buoy info`); default auto
+  --on-exhausted sigbus|wait  when nothing more fits anywhere: SIGBUS to the toucher (default), or
+                              wait until something is freed
+  --stats FILE|-              one JSON object per process, when it ends, to FILE (FILE.PID for all
+                              processes but the first) or to stderr
+  --help                      this text
+
+Standard input, output and error, signals and the exit status pass through. Death by signal N ends
+as 128+N. Exit 2: bad usage, or a kernel that cannot serve; 126: PROGRAM cannot be executed, or not
+within a budget (statically linked, setuid); 127: PROGRAM is not found.
+)";
+}
+
+}  // namespace buoy::cli

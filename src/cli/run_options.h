@@ -1,0 +1,30 @@
+// The command line of `buoy run`, parsed and checked as far as words alone can tell.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/units.h"
+#include "cli/outcome.h"
+
+namespace buoy::cli {
+
+enum class FaultDelivery { kAuto, kThread, kSignal };
+
+struct RunOptions {
+  ByteSize budget = 0;
+  std::string backing_file = "none";  // none, auto or a path as the user wrote it
+  std::string compressor = "lz4";
+  FaultDelivery faults = FaultDelivery::kAuto;
+  std::string on_exhausted = "sigbus";
+  std::string stats;                  // empty: none; "-": stderr; otherwise a path
+  std::vector<std::string> program;   // the program and its arguments; empty only with help
+  bool help = false;
+};
+
+// `words`: what follows `buoy run`. Options end at the first word that is none, or at `--`.
+[[nodiscard]] Outcome<RunOptions> parse_run_options(const std::vector<std::string>& words);
+
+[[nodiscard]] const char* run_help();
+
+}  // namespace buoy::cli
