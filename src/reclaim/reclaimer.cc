@@ -42,12 +42,12 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   if (freed < goal) {
     // Keep standby filled, so that what is squeezed had its second chance.
     const PageCount standby(context_.pages_in(PteState::kStandby));
-    if (standby < standby_target()) freed += age_out(goal - freed, 1);
-    freed += squeeze_standby(goal - freed);
+    if (standby < standby_target()) freed += age_out(goal - freed, 1).freed;
+    if (freed < goal) freed += squeeze_standby(goal - freed);
   }
   if (freed.is_zero()) {
     // Nothing old enough: whatever is there.
-    freed += age_out(goal, 0);
+    freed += age_out(goal, 0).freed;
     freed += squeeze_standby(goal);
   }
   if (freed.is_zero()) freed += context_.swap->compact();
@@ -186,20 +186,21 @@ unsigned Reclaimer::squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned m
   return freed;
 }
 
-PageCount Reclaimer::age_out(PageCount goal, unsigned min_age) {
-  PageCount taken;
+Reclaimer::Aged Reclaimer::age_out(PageCount goal, unsigned min_age) {
+  Aged sum;
   std::size_t tries = context_.lru.length(LeafList::kResident);
-  while (taken < goal && tries-- > 0) {
+  while (sum.taken + sum.freed < goal && tries-- > 0) {
     Leaf* leaf = context_.lru.isolate_oldest(LeafList::kResident);
     if (leaf == nullptr) break;
-    taken += age_leaf(*leaf, min_age);
+    const Aged aged = age_leaf(*leaf, min_age);
+    sum.taken += aged.taken;
+    sum.freed += aged.freed;
   }
-  return taken;
+  return sum;
 }
 
-PageCount Reclaimer::age_leaf(Leaf& leaf, unsigned min_age) {
+Reclaimer::Aged Reclaimer::age_leaf(Leaf& leaf, unsigned min_age) {
   LockedLeaf locked(context_, leaf);
-  const bool droppable = locked.region().is(RegionFlags::kDroppable);
   LockedLeaf::Marks old{};
   unsigned n_old = 0;
   unsigned n_young = 0;
@@ -214,19 +215,20 @@ PageCount Reclaimer::age_leaf(Leaf& leaf, unsigned min_age) {
     }
   }
   context_.counters.add(Event::pgscan, n_old + n_young);
-  unsigned taken = 0;
-  if (n_old != 0) {
-    if (droppable) {
-      taken = locked.discard_by_reclaim(0, kPagesPerBlock, true);
-      context_.counters.add(Event::pgdropped, taken);
-    } else {
-      // Few young pages among many old ones: a refault from standby is cheaper than the flushes
-      // that stepping around them would cost.
-      taken = locked.take(0, kPagesPerBlock, n_young * 4 <= n_old ? nullptr : &old);
-    }
+  Aged aged;
+  if (n_old != 0 && locked.region().is(RegionFlags::kDroppable)) {
+    const unsigned gone = locked.discard_by_reclaim(0, kPagesPerBlock, true);
+    context_.counters.add(Event::pgdropped, gone);
+    aged.freed = PageCount(gone);
+  } else if (n_old != 0) {
+    // Few young pages among many old ones: a refault from standby is cheaper than the flushes
+    // that stepping around them would cost.
+    const unsigned taken =
+        locked.take(0, kPagesPerBlock, n_young * 4 <= n_old ? nullptr : &old);
+    aged.taken = PageCount(taken);
   }
   context_.lru.put_back(leaf, lists_for(leaf));
-  return PageCount(taken);
+  return aged;
 }
 
 // ---- Copies kept ------------------------------------------------------------------------------

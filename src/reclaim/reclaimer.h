@@ -69,9 +69,14 @@ class Reclaimer {
   // Pages freed by each source; 0 when it has nothing (now).
   PageCount discard_lazily_freed(PageCount goal);
   PageCount squeeze_standby(PageCount goal);
-  // Moves old pages to standby until about `goal` were; pages taken (or discarded: droppable).
-  PageCount age_out(PageCount goal, unsigned min_age);
-  PageCount age_leaf(Leaf& leaf, unsigned min_age);
+  // Moves old pages to standby (frees nothing yet) until about `goal` were; those of droppable
+  // regions are discarded instead.
+  struct Aged {
+    PageCount taken;
+    PageCount freed;
+  };
+  Aged age_out(PageCount goal, unsigned min_age);
+  Aged age_leaf(Leaf& leaf, unsigned min_age);
   // Compresses up to `most` standby pages of the leaf and frees their frames; frames freed.
   unsigned squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned most);
   [[nodiscard]] PageCount standby_target() const;
