@@ -50,9 +50,11 @@ Progress UffdMmu::copy_in(const Reservation& r, PageRun run, const std::byte* by
   table_.note_populated(r, run, Side::kAddress);
   const auto writable = stores == Stores::kAllowed ? Uffd::Writable::kYes : Uffd::Writable::kNo;
   const std::uint64_t start = read_tsc();
-  const Progress progress = in_steps(run, &copy_outcome, [&](Vpn first, PageCount left) {
-    return uffd_.copy(first.address(), bytes + (first - run.first).bytes(), left.bytes(), writable);
-  });
+  const Progress progress =
+      in_steps(run, &copy_outcome, kCopyCrossesMappings, [&](Vpn first, PageCount n) {
+        return uffd_.copy(first.address(), bytes + (first - run.first).bytes(), n.bytes(),
+                          writable);
+      });
   if (progress.complete()) copy_page_.sample_since(start, run.count.value());
   return progress;
 }
@@ -141,10 +143,10 @@ Progress UffdMmu::move_back(const Reservation& r, PageRun run) {
   PageCount done;
   for (;;) {
     const std::uint64_t start = read_tsc();
-    const Progress step =
-        in_steps(rest_of(run, done), &move_outcome, [&](Vpn first, PageCount left) {
+    const Progress step = in_steps(
+        rest_of(run, done), &move_outcome, kMoveCrossesMappings, [&](Vpn first, PageCount n) {
           count_flush();
-          return uffd_.move(first.address(), r.shadow_of(first).address(), left.bytes(),
+          return uffd_.move(first.address(), r.shadow_of(first).address(), n.bytes(),
                             Uffd::Holes::kRefused);
         });
     done += step.done;

@@ -37,24 +37,37 @@ inline Outcome copy_outcome(int error) {
   }
 }
 
-// Calls step(first page, pages left) -> Uffd::Reach until the run is done or a call fails.
+// What the kernel says of a range that crosses from one of its mappings into the next. Ours do
+// after permit() of parts, or when page tables moved; then smaller pieces are tried.
+inline constexpr int kMoveCrossesMappings = EINVAL;
+inline constexpr int kCopyCrossesMappings = ENOENT;
+
+// Calls step(first page, pages) -> Uffd::Reach until the run is done or a call for one page fails.
 // EAGAIN without progress is a race with a fault or with the kernel's own work on the page; a page
 // that stays so for long counts as busy.
 template <typename Step>
-Progress in_steps(PageRun run, Outcome (*outcome_of)(int), Step&& step) {
+Progress in_steps(PageRun run, Outcome (*outcome_of)(int), int crosses_mappings, Step&& step) {
   constexpr int kMaxIdle = 200;
   PageCount done;
+  PageCount piece = run.count;
   int idle = 0;
   while (done < run.count) {
-    const Uffd::Reach reach = step(run.first + done, run.count - done);
-    done += PageCount::whole_in(reach.bytes);
+    const PageCount left = run.count - done;
+    if (piece > left) piece = left;
+    const Uffd::Reach reach = step(run.first + done, piece);
     if (reach.bytes != 0) {
+      done += PageCount::whole_in(reach.bytes);
+      piece = run.count;
       idle = 0;
-      continue;
+    } else if (reach.error == crosses_mappings && piece > PageCount(1)) {
+      piece = PageCount(piece.value() / 2);
+    } else if (reach.error != EAGAIN) {
+      return {done, outcome_of(reach.error)};
+    } else if (++idle == kMaxIdle) {
+      return {done, Outcome::kBusy};
+    } else {
+      __builtin_ia32_pause();
     }
-    if (reach.error != EAGAIN) return {done, outcome_of(reach.error)};
-    if (++idle == kMaxIdle) return {done, Outcome::kBusy};
-    __builtin_ia32_pause();
   }
   return {done, Outcome::kDone};
 }

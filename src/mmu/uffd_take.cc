@@ -9,6 +9,7 @@
 //
 #include <sys/mman.h>
 
+#include "base/check.h"
 #include "base/sys.h"
 #include "mmu/uffd_abi.h"
 #include "mmu/uffd_mmu.h"
@@ -31,9 +32,9 @@ Progress UffdMmu::take(const Reservation& r, PageRun run) {
 }
 
 Progress UffdMmu::take_by_move(const Reservation& r, PageRun run) {
-  return in_steps(run, &move_outcome, [&](Vpn first, PageCount left) {
+  return in_steps(run, &move_outcome, kMoveCrossesMappings, [&](Vpn first, PageCount n) {
     count_flush();
-    return uffd_.move(r.shadow_of(first).address(), first.address(), left.bytes(),
+    return uffd_.move(r.shadow_of(first).address(), first.address(), n.bytes(),
                       Uffd::Holes::kAllowed);
   });
 }
@@ -49,31 +50,43 @@ Progress UffdMmu::take_by_copy(const Reservation& r, PageRun run) {
   while (done < run.count) {
     const std::uint64_t left = (run.count - done).value();
     const PageRun chunk{run.first + done, PageCount(left < kChunk ? left : kChunk)};
-    Residency::Bits there;
-    if (!residency_.query(chunk.first, chunk.count, there)) return {done, Outcome::kFailed};
-    for (std::uint64_t i = 0; i < chunk.count.value(); ++i) {
-      if (!there.test(i)) continue;
-      const Vpn page = chunk.first + PageCount(i);
-      const Uffd::Reach reach =
-          uffd_.copy(r.shadow_of(page).address(), page.pointer(), kPageSize, Uffd::Writable::kYes);
-      if (reach.error == 0) continue;
-      // The pages before it may leave; this one stays, and why.
-      const PageRun before{chunk.first, PageCount(i)};
-      if (i > 0 && sys::advise(before.first.pointer(), before.count.bytes(), MADV_DONTNEED) != 0) {
-        drop_shadow(r, before);
-        return {done, Outcome::kLocked};
-      }
-      const Outcome why = reach.error == EFAULT ? Outcome::kLocked : copy_outcome(reach.error);
-      return {done + before.count, why};
-    }
-    count_flush();
-    if (sys::advise(chunk.first.pointer(), chunk.count.bytes(), MADV_DONTNEED) != 0) {
-      drop_shadow(r, chunk);
-      return {done, Outcome::kLocked};
-    }
-    done += chunk.count;
+    const Progress copied = copy_out(r, chunk);
+    const Progress left_address = discard_copied(r, {chunk.first, copied.done});
+    done += left_address.done;
+    if (!left_address.complete()) return {done, left_address.outcome};
+    if (!copied.complete()) return {done, copied.outcome};
   }
   return {done, Outcome::kDone};
+}
+
+// Protected pages, copied to the shadow where they are.
+Progress UffdMmu::copy_out(const Reservation& r, PageRun run) {
+  Residency::Bits there;
+  if (!residency_.query(run.first, run.count, there)) return {{}, Outcome::kFailed};
+  for (PageCount i; i < run.count; i += PageCount(1)) {
+    if (!there.test(i.value())) continue;
+    const Vpn page = run.first + i;
+    const Uffd::Reach reach =
+        uffd_.copy(r.shadow_of(page).address(), page.pointer(), kPageSize, Uffd::Writable::kYes);
+    if (reach.error == EFAULT) return {i, Outcome::kLocked};  // it cannot be read
+    if (reach.error != 0) return {i, copy_outcome(reach.error)};
+  }
+  return {run.count, Outcome::kDone};
+}
+
+// Lets the pages at the address go that are in the shadow now. The kernel may stop in the middle
+// (a part of the run is locked): then those that are still there lose their copies again.
+Progress UffdMmu::discard_copied(const Reservation& r, PageRun run) {
+  if (run.count.is_zero()) return {};
+  count_flush();
+  if (sys::advise(run.first.pointer(), run.count.bytes(), MADV_DONTNEED) == 0)
+    return {run.count, Outcome::kDone};
+  Residency::Bits there;
+  BUOY_CHECK(residency_.query(run.first, run.count, there));
+  PageCount gone;
+  while (gone < run.count && !there.test(gone.value())) gone += PageCount(1);
+  drop_shadow(r, rest_of(run, gone));
+  return {gone, Outcome::kLocked};
 }
 
 Progress UffdMmu::take_block(const Reservation& r, Vpn block_start, PageCount populated) {
