@@ -38,7 +38,7 @@ Status find_range(void* address, size_t length, Range* out) {
 }
 Status find_mapped(void* address, size_t length, Range* out) {
   if (Status s = find_range(address, length, out); !s) return s;
-  if (out->pool->vm().mapped_prefix(out->run) != out->run.count) return Error{ENOMEM};
+  if (!out->pool->vm().is_mapped(out->run)) return Error{ENOMEM};
   return {};
 }
 

@@ -40,7 +40,9 @@ class Pool {
 
   // ---- Mappings -------------------------------------------------------------------------------
   Result<void*> map(ByteSize length, MapFlags flags, mmu::Access access, void* hint);
-  [[nodiscard]] bool manages(const void* address) { return vm_.manages(Vpn::containing(address)); }
+  [[nodiscard]] bool manages(const void* address) const {
+    return vm_.manages(Vpn::containing(address));
+  }
   Status unmap(void* address, ByteSize length);
   Status map_over(void* address, ByteSize length, mmu::Access access);
   Status carve_out(void* address, ByteSize length);

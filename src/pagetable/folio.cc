@@ -45,11 +45,13 @@ unsigned split_at(Leaf& leaf, unsigned begin, unsigned end) {
   return (cut(leaf, begin) ? 1U : 0U) + (cut(leaf, end) ? 1U : 0U);
 }
 
-bool cuts_a_folio(const Leaf& leaf, unsigned begin, unsigned end) {
+unsigned cut_folios(const Leaf& leaf, unsigned begin, unsigned end) {
   const auto cuts = [&leaf](unsigned at) {
     return at != 0 && at < kPagesPerBlock && folio_of(leaf, at).first != at;
   };
-  return cuts(begin) || cuts(end);
+  if (!cuts(begin)) return cuts(end) ? 1 : 0;
+  if (!cuts(end)) return 1;
+  return folio_of(leaf, begin).first == folio_of(leaf, end).first ? 1 : 2;
 }
 
 }  // namespace buoy

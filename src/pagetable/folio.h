@@ -26,7 +26,7 @@ void join(Leaf& leaf, unsigned first, Order order) BUOY_REQUIRES(leaf.lock);
 // Splits the folio holding page i into naturally aligned ones so that [begin, end) is covered by
 // whole folios and nothing outside is part of them. Returns how many folios were cut.
 unsigned split_at(Leaf& leaf, unsigned begin, unsigned end) BUOY_REQUIRES(leaf.lock);
-// Would split_at cut anything?
-[[nodiscard]] bool cuts_a_folio(const Leaf& leaf, unsigned begin, unsigned end);
+// How many folios the range covers only in part: what split_at would cut.
+[[nodiscard]] unsigned cut_folios(const Leaf& leaf, unsigned begin, unsigned end);
 
 }  // namespace buoy

@@ -280,7 +280,8 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
             (droppable && (p.state() == PteState::kMapped || p.state() == PteState::kClean))) &&
            !p.is_held() && !p.has(Pte::kSqueezing);
   };
-  unsigned gone = 0;
+  unsigned lazily = 0;
+  unsigned dropped = 0;
   for (unsigned i = begin; i < end;) {
     if (!goes(leaf_.get(i))) {
       ++i;
@@ -307,15 +308,21 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
       if (done != 0) context_.mmu->drop_shadow(reservation(), run(i, done));
     }
     for (unsigned j = i; j < i + done; ++j) {
+      const PteState state = leaf_.get(j).state();
       if (!leaf_.get(j).is_at_address()) continue;
       free_entry(j);
       leaf_.set(j, leaf_.get(j).with_state(PteState::kEmpty).without(Pte::kBusy));
-      ++gone;
+      state == PteState::kLazyFree ? ++lazily : ++dropped;
     }
+    // A folio that was freed in part is split here, when its memory is wanted, and not before.
+    const unsigned cut = split_at(leaf_, i, i + done);
+    if (cut != 0) context_.counters.add(Event::folio_split_reclaim, cut);
     i += done;
     if (done < n) ++i;  // pinned, or shared since a fork: it stays lazily freed, tried later
   }
-  return gone;
+  if (lazily != 0) context_.counters.add(Event::pglazyfreed, lazily);
+  if (dropped != 0) context_.counters.add(Event::pgdropped, dropped);
+  return lazily + dropped;
 }
 
 bool LockedLeaf::forget(unsigned begin, unsigned end, PteState to) LEAF_HELD {

@@ -50,7 +50,8 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   unsigned take(unsigned begin, unsigned end, const Marks* only = nullptr);
   // mapped -> lazyfree (and clean -> lazyfree, entry freed); the caller has dealt with others.
   unsigned trap_stores_lazily(unsigned first, unsigned n);
-  // lazyfree (or mapped, in droppable regions) -> empty, by reclaim: pinned pages stay. Pages gone.
+  // lazyfree (or mapped, in droppable regions) -> empty, by reclaim: pinned pages stay. Counts
+  // pglazyfreed, pgdropped and the splits of folios that were freed in part. Pages gone.
   unsigned discard_by_reclaim(unsigned begin, unsigned end, bool droppable);
   // Everything in [begin, end) -> `to` (empty, hole or purged): contents, copies and entries are
   // gone. No page may be loading or squeezing (wait_until_quiet). False if the kernel refuses.

@@ -85,7 +85,6 @@ PageCount Reclaimer::discard_lazily_freed(PageCount goal) {
     if (leaf == nullptr) break;
     LockedLeaf locked(context_, *leaf);
     const unsigned gone = locked.discard_by_reclaim(0, kPagesPerBlock, false);
-    context_.counters.add(Event::pglazyfreed, gone);
     freed += PageCount(gone);
     context_.lru.put_back(*leaf, lists_for(*leaf));
   }
@@ -218,13 +217,11 @@ Reclaimer::Aged Reclaimer::age_leaf(Leaf& leaf, unsigned min_age) {
   Aged aged;
   if (n_old != 0 && locked.region().is(RegionFlags::kDroppable)) {
     const unsigned gone = locked.discard_by_reclaim(0, kPagesPerBlock, true);
-    context_.counters.add(Event::pgdropped, gone);
     aged.freed = PageCount(gone);
   } else if (n_old != 0) {
     // Few young pages among many old ones: a refault from standby is cheaper than the flushes
     // that stepping around them would cost.
-    const unsigned taken =
-        locked.take(0, kPagesPerBlock, n_young * 4 <= n_old ? nullptr : &old);
+    const unsigned taken = locked.take(0, kPagesPerBlock, n_young * 4 <= n_old ? nullptr : &old);
     aged.taken = PageCount(taken);
   }
   context_.lru.put_back(leaf, lists_for(leaf));

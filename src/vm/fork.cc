@@ -53,6 +53,8 @@ Status Vm::after_fork_in_child() {
         });
   });
   context_.counters.reset();
+  // What is lazily freed now counts as marked here: the identity of validate() holds anew.
+  context_.counters.add(Event::pglazyfree, context_.pages_in(PteState::kLazyFree));
   context_.gate.open();
   return {};
 }
@@ -94,6 +96,11 @@ void Vm::validate(PageCount arena_pages) {
     if (state == PteState::kHole || state == PteState::kEmpty) continue;
     BUOY_CHECK(counted[s] == context_.pages_in(state));
   }
+  // Every page that was marked was discarded, stored to again, dropped by its user, or is there.
+  const auto read = [this](Event e) { return context_.counters.read(e); };
+  BUOY_CHECK(read(Event::pglazyfree) == read(Event::pglazyfreed) + read(Event::pglazyunfreed) +
+                                            read(Event::pglazydropped) +
+                                            context_.pages_in(PteState::kLazyFree));
   BUOY_CHECK(frames + arena_pages.value() == context_.budget.used().value());
   context_.gate.open();
 }

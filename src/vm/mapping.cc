@@ -213,7 +213,7 @@ Status Vm::protect(PageRun run, mmu::Access access) {
   return {};
 }
 
-bool Vm::manages(Vpn v) {
+bool Vm::manages(Vpn v) const {
   Region* region = context_.table.find_region(v);
   if (region == nullptr) return false;
   if (region->foreign.size() == 0) return true;
@@ -237,6 +237,21 @@ PageCount Vm::mapped_prefix(PageRun run) {
     if (covered != part.count) break;
   }
   return at - run.first;
+}
+
+bool Vm::is_mapped(PageRun run) {
+  for (Vpn at = run.first; at < run.end();) {
+    const Vpn next = std::min(run.end(), at.block_start() + PageCount(kPagesPerBlock));
+    const Leaf* leaf = context_.table.find_leaf(at);
+    if (leaf == nullptr) {
+      if (mapped_prefix({at, next - at}) != next - at) return false;
+    } else {
+      for (Vpn v = at; v < next; ++v)
+        if (leaf->get(v.in_block()).state() == PteState::kHole) return false;
+    }
+    at = next;
+  }
+  return true;
 }
 
 // ---- remap ------------------------------------------------------------------------------------

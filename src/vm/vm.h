@@ -68,9 +68,11 @@ class Vm final : public mmu::FaultSink {
   [[nodiscard]] ByteSize metadata_bytes() const { return scratch_.touched_bytes(); }
   // Is the page inside a region (and not carved out of it)? Async-signal-safe unless pages were
   // ever carved out of that region.
-  [[nodiscard]] bool manages(Vpn v);
+  [[nodiscard]] bool manages(Vpn v) const;
   // Pages from run.first on that are mapped without a hole, at most run.count.
   [[nodiscard]] PageCount mapped_prefix(PageRun run);
+  // Is all of it mapped? Without a lock or a system call where leaves exist.
+  [[nodiscard]] bool is_mapped(PageRun run);
 
   // ---- Advice (advice.cc): ENOMEM where the range has a hole (the rest is done) ----------------
   Status discard(PageRun run);  // DONTNEED: zeros from now on
