@@ -115,9 +115,10 @@ class Mmu {
   virtual Progress install_zeros(const Reservation& r, PageRun run) = 0;
 
   // Whatever is populated in the run goes to the shadow, each page atomically: from then on no
-  // store reaches it. Holes are allowed and count as done. A page given back by copy must have
-  // its stale shadow dropped first (kExists). Loses store trapping; where it stops before the end,
-  // pages that were not reached may be left with their stores trapped.
+  // store reaches it. Holes are allowed and count as done, also those whose page is in the shadow
+  // already (each such place costs another call: split long runs there). A page given back by copy
+  // must have its stale shadow dropped first (kExists). Loses store trapping; where it stops before
+  // the end, pages that were not reached may be left with their stores trapped.
   virtual Progress take(const Reservation& r, PageRun run) = 0;
   // take() of one whole block, when nothing of it is in the shadow and nothing is poisoned (what
   // is in the shadow would be lost). `populated` pages are at their addresses. Cheaper than take()

@@ -146,6 +146,17 @@ TEST_P(MmuContract, TakeOfNothingIsDone) {
   EXPECT_EQ(populated(), 0U);
 }
 
+TEST_P(MmuContract, TakeSkipsWhatIsInTheShadowAlready) {
+  EXPECT_DONE(b().install(0, 600, 1), 600U);
+  EXPECT_DONE(mmu().take(r(), run(3, 1)), 1U);
+  EXPECT_DONE(mmu().take(r(), run(20, 40)), 40U);
+  EXPECT_DONE(mmu().take(r(), run(599, 1)), 1U);
+  EXPECT_DONE(mmu().take(r(), run(0, 700)), 700U);
+  EXPECT_EQ(populated(), 600U);
+  EXPECT_EQ(b().in_shadow(3), 1U);
+  EXPECT_EQ(b().in_shadow(598), 1U);
+}
+
 TEST_P(MmuContract, TakeStopsWhereTheShadowIsOccupied) {
   EXPECT_DONE(b().install(0, 4, 1), 4U);
   EXPECT_DONE(mmu().take(r(), run(2, 1)), 1U);

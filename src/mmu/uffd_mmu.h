@@ -109,6 +109,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   // uffd_take.cc
   Progress take_by_move(const Reservation& r, PageRun run);
   Progress take_by_copy(const Reservation& r, PageRun run);
+  [[nodiscard]] PageCount leading_holes(PageRun run) const;
   Progress copy_out(const Reservation& r, PageRun run);
   Progress discard_copied(const Reservation& r, PageRun run);
   [[nodiscard]] bool try_take_by_remap(const Reservation& r, PageRun block);

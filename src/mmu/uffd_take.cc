@@ -32,11 +32,39 @@ Progress UffdMmu::take(const Reservation& r, PageRun run) {
 }
 
 Progress UffdMmu::take_by_move(const Reservation& r, PageRun run) {
-  return in_steps(run, &move_outcome, kMoveCrossesMappings, [&](Vpn first, PageCount n) {
-    count_flush();
-    return uffd_.move(r.shadow_of(first).address(), first.address(), n.bytes(),
-                      Uffd::Holes::kAllowed);
-  });
+  PageCount done;
+  for (;;) {
+    const PageRun rest = rest_of(run, done);
+    const Progress step =
+        in_steps(rest, &move_outcome, kMoveCrossesMappings, [&](Vpn first, PageCount n) {
+          count_flush();
+          return uffd_.move(r.shadow_of(first).address(), first.address(), n.bytes(),
+                            Uffd::Holes::kAllowed);
+        });
+    done += step.done;
+    if (step.outcome != Outcome::kExists) return {done, step.outcome};
+    // The kernel says so, too, of a hole whose page is in the shadow already: that one is done.
+    const PageCount holes = leading_holes(rest_of(run, done));
+    if (holes.is_zero()) return {done, Outcome::kExists};
+    done += holes;
+  }
+}
+
+// Pages at the start of the run that are not at their address; none if the kernel does not say.
+PageCount UffdMmu::leading_holes(PageRun run) const {
+  PageCount holes;
+  while (holes < run.count) {
+    const std::uint64_t left = (run.count - holes).value();
+    // A few at first: the next page is likely to be there.
+    const std::uint64_t limit = holes.is_zero() ? 16 : Residency::kMaxPages;
+    const PageCount window{left < limit ? left : limit};
+    Residency::Bits there;
+    if (!residency_.query(run.first + holes, window, there)) return holes;
+    for (std::uint64_t i = 0; i < window.value(); ++i)
+      if (there.test(i)) return holes + PageCount(i);
+    holes += window;
+  }
+  return holes;
 }
 
 // Protected, no store reaches the page; then its copy is as good as the page. A few pages at a
