@@ -5,8 +5,11 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/sys.h"
 #include "frames/arena.h"
+#include "swap/backing_file.h"
 #include "swap/compressor.h"
+#include "swap/foreign_word.h"
 #include "swap/page_codec.h"
 #include "swap/work_area.h"
 #include "swap/zram.h"
@@ -27,20 +30,55 @@ struct SwapStack::Tiers {
   PageCodec codec;
   WorkAreas areas;
   Zram zram;
+  BackingFile* file = nullptr;
+
+  [[nodiscard]] Status open_file(const char* where, const Compressor& compressor,
+                                 Counters& counters);
+  [[nodiscard]] bool make_room();
 };
+
+// `auto` does without a file where it would live in memory or cannot be made; a path must work.
+Status SwapStack::Tiers::open_file(const char* where, const Compressor& compressor,
+                                   Counters& counters) {
+  if (where == nullptr || std::string_view(where) == "none") return {};
+  auto opened = BackingFile::create(where, {pool, zram, codec, compressor, counters});
+  if (opened) {
+    file = *opened;
+    return {};
+  }
+  if (std::string_view(where) != "auto") return opened.error();
+  sys::Line line;
+  line.text("swap: no backing file: ");
+  if (opened.code() == EOPNOTSUPP)
+    line.text("the directory for temporary files lives in memory (tmpfs); set TMPDIR to one on a "
+              "disk, or name a file");
+  else
+    line.text("the directory for temporary files takes none (error ")
+        .number(static_cast<std::uint64_t>(opened.code()))
+        .text("); set TMPDIR, or name a file");
+  line.complain();
+  return {};
+}
+
+// The pool could not take an object. True: something changed, and trying again makes sense.
+bool SwapStack::Tiers::make_room() {
+  // Enough for any zspage, many times over; short enough to wait for.
+  constexpr PageCount kRoom = PageCount(64);
+  const bool moved = file != nullptr && file->write_back(kRoom).moved != 0;
+  return !pool.compact().is_zero() || moved;
+}
 
 namespace {
 Handle handle_of(SwapEntry e) { return Handle(e.bits()); }
+
+// Room that was made may be taken by other threads; past this the page goes to the file directly.
+constexpr unsigned kStoreAttempts = 8;
 }  // namespace
 
 // ---------------------------------------------------------------- life
 
 Result<SwapStack*> SwapStack::create(const SwapOptions& options, frames::Arena& arena,
                                      Counters& counters) {
-  (void)counters;
-  const bool wants_file =
-      options.backing_file != nullptr && std::string_view(options.backing_file) != "none";
-  if (wants_file) return Error{ENOSYS};
   auto stack = frames::place<SwapStack>();
   if (!stack) return stack;
   auto pool = Zpool::create(arena);
@@ -56,7 +94,9 @@ Result<SwapStack*> SwapStack::create(const SwapOptions& options, frames::Arena& 
     return tiers.error();
   }
   (*stack)->tiers_ = *tiers;
-  if (const Status s = (*tiers)->areas.create(compressor); !s) {
+  Status s = (*tiers)->areas.create(compressor, sys::online_cpus());
+  if (s) s = (*tiers)->open_file(options.backing_file, compressor, counters);
+  if (!s) {
     destroy(*stack);
     return s.error();
   }
@@ -66,6 +106,7 @@ Result<SwapStack*> SwapStack::create(const SwapOptions& options, frames::Arena& 
 void SwapStack::destroy(SwapStack* stack) {
   if (Tiers* t = stack->tiers_; t != nullptr) {
     Zpool& pool = t->pool;
+    if (t->file != nullptr) BackingFile::destroy(t->file);
     frames::displace(t);
     Zpool::destroy(&pool);
   }
@@ -78,33 +119,61 @@ StoreOutcome SwapStack::store(const std::byte* page, SwapEntry* entry) {
   Tiers& t = *tiers_;
   Handle handle;
   PutOutcome outcome = t.zram.store(page, &handle);
-  if (outcome == PutOutcome::kNoRoom && !t.pool.compact().is_zero())
+  for (unsigned attempt = 0; outcome == PutOutcome::kNoRoom && attempt < kStoreAttempts; ++attempt) {
+    if (!t.make_room()) break;
     outcome = t.zram.store(page, &handle);
-  if (outcome != PutOutcome::kPut) return StoreOutcome::kFull;
+  }
+  if (outcome != PutOutcome::kPut) {
+    if (t.file == nullptr || !t.file->store(page, &handle)) return StoreOutcome::kFull;
+  }
   *entry = SwapEntry(handle.index());
   return StoreOutcome::kStored;
 }
 
 LoadOutcome SwapStack::load(SwapEntry entry, std::byte* out) {
   Tiers& t = *tiers_;
+  // Held across a read of the file, too: it keeps collection from moving the record meanwhile.
   const Zpool::Pinned object = t.pool.pin(handle_of(entry));
-  return t.zram.load(object, out) ? LoadOutcome::kLoaded : LoadOutcome::kCorrupt;
+  const bool in_file = object.is_foreign() && foreign::is_file(object.payload());
+  const bool ok = in_file ? t.file->load(handle_of(entry), object.payload(), out)
+                          : t.zram.load(object, out);
+  return ok ? LoadOutcome::kLoaded : LoadOutcome::kCorrupt;
 }
 
 void SwapStack::free(SwapEntry entry) {
   Tiers& t = *tiers_;
-  t.zram.free(t.pool.pin(handle_of(entry)));
+  Zpool::Pinned object = t.pool.pin(handle_of(entry));
+  if (object.is_foreign() && foreign::is_file(object.payload())) {
+    t.file->forget(object.payload());
+    t.pool.free(std::move(object));
+  } else {
+    t.zram.free(std::move(object));
+  }
 }
 
-bool SwapStack::is_slow(SwapEntry) const { return false; }
-bool SwapStack::is_backed(SwapEntry) const { return false; }
-bool SwapStack::has_file() const { return false; }
+bool SwapStack::is_slow(SwapEntry entry) const { return is_backed(entry); }
 
-PageCount SwapStack::write_back(PageCount) { return {}; }
+bool SwapStack::is_backed(SwapEntry entry) const {
+  const zpool::HandleWord w = tiers_->pool.peek(handle_of(entry));
+  return w.kind() == zpool::HandleWord::Kind::kForeign && foreign::is_file(w.payload());
+}
+
+bool SwapStack::has_file() const { return tiers_->file != nullptr; }
+
+PageCount SwapStack::write_back(PageCount goal) {
+  Tiers& t = *tiers_;
+  if (t.file == nullptr) return {};
+  const BackingFile::WriteBack done = t.file->write_back(goal);
+  // What is left of the zspages that lost objects moves together.
+  const PageCount freed = done.moved == 0 ? done.freed : done.freed + t.pool.compact();
+  t.arena.trim(1);
+  return freed;
+}
 
 PageCount SwapStack::compact() {
   const PageCount freed = tiers_->pool.compact();
   tiers_->arena.trim();
+  if (tiers_->file != nullptr) tiers_->file->trim();
   return freed;
 }
 
@@ -122,19 +191,35 @@ SwapStats SwapStack::stats() const {
   s.incompressible_pages = t.zram.incompressible();
   s.metadata_bytes = pool.metadata_bytes + t.areas.bytes() + frames::kPlacedBytes<Tiers> +
                      frames::kPlacedBytes<SwapStack>;
+  if (t.file != nullptr) {
+    s.backing_file_bytes = t.file->live_bytes();
+    s.metadata_bytes += t.file->metadata_bytes();
+  }
   return s;
+}
+
+ByteSize SwapStack::backing_file_allocated_bytes() {
+  return tiers_->file != nullptr ? tiers_->file->allocated_bytes() : 0;
 }
 
 void SwapStack::validate() {
   Tiers& t = *tiers_;
   t.pool.validate();
-  BUOY_CHECK(t.zram.pages() == t.pool.live_handles());
+  if (t.file != nullptr) t.file->validate();
+  const std::uint64_t in_file = t.file != nullptr ? t.file->pages() : 0;
+  BUOY_CHECK(t.zram.pages() + in_file == t.pool.live_handles());
 }
 
 // ---------------------------------------------------------------- fork
 
-void SwapStack::before_fork() {}
-void SwapStack::after_fork_in_parent() {}
-void SwapStack::after_fork_in_child() {}
+void SwapStack::before_fork() {
+  if (tiers_->file != nullptr) tiers_->file->before_fork();
+}
+void SwapStack::after_fork_in_parent() {
+  if (tiers_->file != nullptr) tiers_->file->after_fork_in_parent();
+}
+void SwapStack::after_fork_in_child() {
+  if (tiers_->file != nullptr) tiers_->file->after_fork_in_child();
+}
 
 }  // namespace buoy::swap

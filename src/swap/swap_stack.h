@@ -88,6 +88,8 @@ class SwapStack {
   [[nodiscard]] bool has_file() const;
 
   [[nodiscard]] SwapStats stats() const;
+  // Disk space that the file of this process holds, in use or kept for use.
+  [[nodiscard]] ByteSize backing_file_allocated_bytes();
   // Whole-structure check of the accounting equations; aborts on a violation.
   void validate();
 

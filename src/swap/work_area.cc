@@ -9,10 +9,10 @@
 
 namespace buoy::swap {
 
-Status WorkAreas::create(const Compressor& compressor) {
+Status WorkAreas::create(const Compressor& compressor, unsigned count, PageCount scratch) {
   const std::size_t state = (compressor.work_bytes() + kPageSize - 1) & ~(kPageSize - 1);
-  const std::size_t stride = state + 2 * kPageSize;
-  const unsigned count = std::min(kMaxAreas, sys::online_cpus());
+  const std::size_t stride = state + kPageSize + scratch.bytes();
+  count = std::min(kMaxAreas, count);
   auto memory = sys::reserve(stride * count, kPageSize, PROT_READ | PROT_WRITE);
   if (!memory) return memory.error();
   memory_ = *memory;

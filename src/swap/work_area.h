@@ -1,6 +1,6 @@
 // Work areas: what a thread needs to compress or to put a page together, lent for one call.
 //
-//   | compressor's state | output: one page | scratch: one page |    one area a CPU
+//   | compressor's state | output: one page | scratch: some pages |
 //
 // An area belongs to whoever locked it. A thread tries the area of its CPU first and then the
 // others, so that it waits only when every area is in use. An area's lock has the rank kSwapFile:
@@ -20,17 +20,21 @@ namespace buoy::swap {
 struct WorkArea {
   std::byte* state = nullptr;
   std::byte* output = nullptr;   // kPageSize bytes
-  std::byte* scratch = nullptr;  // kPageSize bytes
+  std::byte* scratch = nullptr;  // as many pages as create() was told, page-aligned
 };
 
 class WorkAreas {
  public:
+  static constexpr unsigned kMaxAreas = 64;
+
   WorkAreas() = default;
   WorkAreas(const WorkAreas&) = delete;
   WorkAreas& operator=(const WorkAreas&) = delete;
   ~WorkAreas();
 
-  [[nodiscard]] Status create(const Compressor& compressor);
+  // ENOMEM; EINVAL: the compressor's library does not fit. At most kMaxAreas.
+  [[nodiscard]] Status create(const Compressor& compressor, unsigned count,
+                              PageCount scratch = PageCount(1));
   [[nodiscard]] ByteSize bytes() const { return bytes_; }
 
   // An area for a scope.
@@ -49,7 +53,6 @@ class WorkAreas {
   };
 
  private:
-  static constexpr unsigned kMaxAreas = 64;
   struct alignas(64) Slot {
     SpinMutex lock;
     WorkArea area;

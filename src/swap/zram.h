@@ -17,7 +17,8 @@
 namespace buoy::swap {
 
 // A handle's marks (six bits that the zpool carries for us).
-inline constexpr unsigned kMarkYoung = 1;  // stored since the write-back clock last passed
+inline constexpr unsigned kMarkYoung = 1;      // stored since the write-back clock last passed
+inline constexpr unsigned kMarkWriteBack = 2;  // a copy is on its way to the backing file
 
 class Zram {
  public:

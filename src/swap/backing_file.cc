@@ -1,0 +1,207 @@
+#include "swap/backing_file.h"
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "base/check.h"
+#include "base/sys.h"
+#include "swap/foreign_word.h"
+
+namespace buoy::swap {
+namespace {
+
+// A record begins anywhere in a page and is a little longer than one.
+constexpr PageCount kReadPages = PageCount(3);
+constexpr unsigned kReaders = 8;  // pages read at once; more wait for their turn
+
+const char* temporary_directory() {
+  const char* dir = std::getenv("TMPDIR");
+  return dir != nullptr && *dir != '\0' ? dir : "/tmp";
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- life
+
+Result<BackingFile*> BackingFile::create(const char* where, const Parts& parts) {
+  auto file = frames::place<BackingFile>(parts);
+  if (!file) return file;
+  if (const Status s = (*file)->open(where); !s) {
+    destroy(*file);
+    return s.error();
+  }
+  return file;
+}
+
+Status BackingFile::open(const char* where) {
+  const bool is_auto = std::string_view(where) == "auto";
+  const std::string_view name(is_auto ? temporary_directory() : where);
+  // A child's own file goes into the same directory.
+  std::string_view directory = name;
+  if (!is_auto) {
+    const std::size_t slash = name.rfind('/');
+    directory = slash == std::string_view::npos ? std::string_view(".")
+                                                : name.substr(0, slash == 0 ? 1 : slash);
+  }
+  if (directory.size() >= sizeof directory_) return Error{ENAMETOOLONG};
+  std::memcpy(directory_, directory.data(), directory.size());
+
+  auto opened = is_auto ? open_unlinked(directory_) : open_named(where, &empty_at_end_);
+  if (!opened) return opened.error();
+  files_[0] = *opened;
+  if (const Status s = clusters_.create(); !s) return s;
+  if (const Status s = readers_.create(parts_.compressor, kReaders, kReadPages); !s) return s;
+  const Guard guard(lock_);
+  const std::size_t work = parts_.compressor.work_bytes();
+  if (const Status s = buffers_.create(work); !s) return s;
+  if (work != 0 && !parts_.compressor.prepare(buffers_.work())) return Error{EINVAL};
+  return {};
+}
+
+void BackingFile::destroy(BackingFile* file) {
+  for (unsigned i = 0; i < kMaxFiles; ++i)
+    close_file(file->files_[i], i == file->own_ && file->empty_at_end_);
+  {
+    const Guard guard(file->lock_);
+    for (int& fd : file->life_lines_) close_fd(&fd);
+  }
+  frames::displace(file);
+}
+
+// ---------------------------------------------------------------- reading and forgetting
+
+bool BackingFile::load(zpool::Handle handle, std::uint64_t payload, std::byte* out) {
+  const RecordPlace place(foreign::value(payload));
+  const Cluster& cluster = clusters_.at(place.cluster());
+  const std::uint64_t start = clusters_.offset_of(place.cluster()) + place.offset();
+  const std::uint64_t first = start & ~(kPageSize - 1);
+  const std::size_t bytes =
+      PageCount::covering(start + sizeof(RecordHeader) + place.length() - first).bytes();
+
+  const WorkAreas::Lease area(readers_);
+  const Status read = read_all(files_[cluster.file], area->scratch, bytes, first);
+  if (read) {
+    parts_.counters.add(Event::swap_file_read, bytes);
+    const std::byte* const data =
+        verified_data(area->scratch + (start - first), handle.index(), place.length(),
+                      record_seed(place.cluster(), cluster.generation));
+    if (data != nullptr && parts_.codec.decode(area->state, data, place.length(), out))
+      return true;
+  }
+  parts_.counters.add(Event::swap_corrupt);
+  complain_once(said_corrupt_, "the backing file does not give back what was written to it",
+                read.code());
+  return false;
+}
+
+void BackingFile::forget(std::uint64_t payload) {
+  const RecordPlace place(foreign::value(payload));
+  const std::uint32_t bytes = record_bytes(place.length());
+  live_bytes_.fetch_sub(bytes, std::memory_order_relaxed);
+  pages_.fetch_sub(1, std::memory_order_relaxed);
+  clusters_.drop_record(place.cluster(), bytes);
+}
+
+void BackingFile::count_in(std::uint32_t record) {
+  live_bytes_.fetch_add(record, std::memory_order_relaxed);
+  pages_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void BackingFile::complain_once(std::atomic<bool>& said, const char* what, int code) {
+  if (said.exchange(true, std::memory_order_relaxed)) return;
+  sys::Line line;
+  line.text("swap: ").text(what);
+  if (code != 0) line.text(" (error ").number(static_cast<std::uint64_t>(code)).text(")");
+  line.complain();
+}
+
+// ---------------------------------------------------------------- fork
+
+void BackingFile::before_fork() {
+  forking_ = {};
+  if (pages() == 0) return;
+  if (auto line = open_life_line(); line) forking_ = *line;
+}
+
+void BackingFile::after_fork_in_parent() {
+  if (pages() == 0) return;
+  // From here on this process is the writing end's stranger: when the child and all that it forks
+  // are gone, or have executed another program, the pipe is cut.
+  close_fd(&forking_.write_fd);
+  std::uint8_t bit = kForever;
+  for (unsigned i = 0; i < kLifeLines && forking_.read_fd >= 0; ++i) {
+    if (life_lines_[i] >= 0) continue;
+    life_lines_[i] = forking_.read_fd;
+    forking_.read_fd = -1;
+    bit = static_cast<std::uint8_t>(1U << i);
+  }
+  close_fd(&forking_.read_fd);
+  clusters_.freeze(bit);
+}
+
+void BackingFile::after_fork_in_child() {
+  // The writing end stays open, on purpose and unnamed, until this process ends.
+  close_fd(&forking_.read_fd);
+  forking_ = {};
+  for (int& fd : life_lines_) close_fd(&fd);
+  ring_.forget_after_fork();
+  tried_ring_ = false;
+  open_ = ClusterMap::kNone;
+  empty_at_end_ = false;
+  // A file that was never written need not be succeeded by another: it is the parent's all the same.
+  if (own_ + 1U < kMaxFiles) ++own_;
+  else is_broken_ = true;
+  clusters_.start_new_file();
+}
+
+// ---------------------------------------------------------------- looking at it
+
+ByteSize BackingFile::allocated_bytes() {
+  const Guard guard(lock_);
+  return clusters_.allocated_bytes(own_);
+}
+
+void BackingFile::trim() {
+  const Guard guard(lock_);
+  // What the next few batches will take again is kept.
+  constexpr std::uint32_t kKeep = 16;
+  if (files_[own_].is_open() && !is_broken_) clusters_.release_ready(files_[own_], own_, kKeep);
+}
+
+ByteSize BackingFile::metadata_bytes() const {
+  return frames::kPlacedBytes<BackingFile> + clusters_.metadata_bytes() + readers_.bytes() +
+         (clusters_.span() == 0 ? 0 : buffers_.bytes());
+}
+
+void BackingFile::validate() {
+  const Guard guard(lock_);
+  // Every file word's record is counted in its cluster, and nothing else is.
+  std::uint64_t pages = 0;
+  std::uint64_t bytes = 0;
+  for (std::uint32_t i = 1; i < parts_.pool.handle_span(); ++i) {
+    const zpool::HandleWord w = parts_.pool.peek(zpool::Handle(i));
+    if (w.kind() != zpool::HandleWord::Kind::kForeign || !foreign::is_file(w.payload())) continue;
+    const RecordPlace place(foreign::value(w.payload()));
+    const Cluster& c = clusters_.at(place.cluster());
+    BUOY_CHECK(place.cluster() < clusters_.span() && c.live.load(std::memory_order_relaxed) != 0);
+    BUOY_CHECK(place.offset() + record_bytes(place.length()) <= c.filled);
+    ++pages;
+    bytes += record_bytes(place.length());
+  }
+  BUOY_CHECK(pages == this->pages() && bytes == live_bytes());
+  std::uint64_t in_clusters = 0;
+  std::uint64_t records = 0;
+  for (std::uint32_t i = 0; i < clusters_.span(); ++i) {
+    const Cluster& c = clusters_.at(i);
+    in_clusters += c.live_bytes.load(std::memory_order_relaxed);
+    records += c.live.load(std::memory_order_relaxed);
+    if (c.state == ClusterState::kOpen) --records;
+    BUOY_CHECK(c.state == ClusterState::kOpen || c.state == ClusterState::kSealed ||
+               c.live.load(std::memory_order_relaxed) == 0);
+  }
+  BUOY_CHECK(in_clusters == bytes && records == pages);
+}
+
+}  // namespace buoy::swap
