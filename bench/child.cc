@@ -1,0 +1,168 @@
+#include "child.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <sstream>
+#include <thread>
+
+#include "machine.h"
+
+namespace buoy::bench {
+namespace {
+
+constexpr std::string_view kEndOfAnswer = "done\n";
+using Clock = std::chrono::steady_clock;
+
+Clock::time_point after(double seconds) {
+  return Clock::now() +
+         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+std::string own_path() { return std::filesystem::read_symlink("/proc/self/exe").string(); }
+
+// In the forked child: everything that must be so before the first page of the program.
+[[noreturn]] void become(const Command& command, int input, int output) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  dup2(input, STDIN_FILENO);
+  dup2(output, STDOUT_FILENO);
+  if (!command.join_cgroup.empty()) {
+    const int fd = open(command.join_cgroup.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "0", 1) != 1) {
+      fmt::print(stderr, "buoy-bench: {}\n", because_errno(command.join_cgroup));
+      _exit(1);
+    }
+  }
+  std::vector<char*> argv;
+  for (const std::string& word : command.words) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(nullptr);
+  execvp(argv[0], argv.data());
+  fmt::print(stderr, "buoy-bench: {}\n", because_errno(argv[0]));
+  _exit(127);
+}
+
+}  // namespace
+
+std::string program_folder() { return std::filesystem::path(own_path()).parent_path().string(); }
+
+Command side_command(const std::string& side, const Arguments& arguments,
+                     const std::vector<std::string>& prefix) {
+  Command command{prefix, ""};
+  command.words.insert(command.words.end(), {own_path(), "--side", side});
+  for (const auto& [key, value] : arguments) command.words.push_back(key + "=" + value);
+  return command;
+}
+
+Child::Child(const Command& command) {
+  std::array<int, 2> in{};
+  std::array<int, 2> out{};
+  if (pipe2(in.data(), O_CLOEXEC) != 0) throw Unavailable(because_errno("pipe"));
+  if (pipe2(out.data(), O_CLOEXEC) != 0) {
+    close(in[0]);
+    close(in[1]);
+    throw Unavailable(because_errno("pipe"));
+  }
+  pid_ = fork();
+  if (pid_ == 0) become(command, in[0], out[1]);
+  close(in[0]);
+  close(out[1]);
+  input_ = in[1];
+  output_ = out[0];
+  if (pid_ < 0) throw Unavailable(because_errno("fork"));
+}
+
+Child::~Child() {
+  if (pid_ > 0) {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  if (input_ >= 0) close(input_);
+  if (output_ >= 0) close(output_);
+}
+
+std::string Child::how_it_ended() {
+  int status = 0;
+  while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
+  pid_ = -1;
+  if (WIFSIGNALED(status))
+    return WTERMSIG(status) == SIGKILL ? "killed: out of memory"
+                                       : fmt::format("killed by signal {} ({})", WTERMSIG(status),
+                                                     strsignal(WTERMSIG(status)));
+  if (WEXITSTATUS(status) == 128 + SIGKILL) return "killed: out of memory";
+  return WEXITSTATUS(status) == 0 ? "" : fmt::format("exit status {}", WEXITSTATUS(status));
+}
+
+Sample Child::wait_for_answer(double seconds) {
+  const auto deadline = after(seconds);
+  std::string text;
+  while (text.size() < kEndOfAnswer.size() ||
+         text.compare(text.size() - kEndOfAnswer.size(), std::string::npos, kEndOfAnswer) != 0) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    pollfd wait = {output_, POLLIN, 0};
+    if (left <= 0 || poll(&wait, 1, static_cast<int>(left)) == 0)
+      throw Unavailable(fmt::format("no answer within {:.0f} s", seconds));
+    std::array<char, 4096> buffer{};
+    const ssize_t n = read(output_, buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) {
+      const std::string end = how_it_ended();
+      throw Unavailable(end.empty() ? "ended without an answer" : end);
+    }
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+  }
+  std::istringstream in(text);
+  Sample sample;
+  std::string key;
+  for (double value = 0; in >> key >> value;) sample[key] = value;
+  return sample;
+}
+
+void Child::finish(double seconds) {
+  close(input_);
+  input_ = -1;
+  const auto deadline = after(seconds);
+  siginfo_t info{};
+  while (waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         info.si_pid == 0) {
+    if (Clock::now() > deadline)
+      throw Unavailable(fmt::format("did not end within {:.0f} s", seconds));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  if (const std::string end = how_it_ended(); !end.empty()) throw Unavailable(end);
+}
+
+void answer(const Sample& sample) {
+  std::string text;
+  for (const auto& [key, value] : sample) text += fmt::format("{} {}\n", key, value);
+  text += kEndOfAnswer;
+  if (write(STDOUT_FILENO, text.data(), text.size()) != static_cast<ssize_t>(text.size())) _exit(1);
+  char ignored = 0;
+  while (read(STDIN_FILENO, &ignored, 1) > 0) continue;
+}
+
+const std::string& text_of(const Arguments& arguments, const std::string& key) {
+  const auto found = arguments.find(key);
+  if (found == arguments.end()) {
+    fmt::print(stderr, "buoy-bench: this side needs {}=...\n", key);
+    std::exit(2);
+  }
+  return found->second;
+}
+
+double number_of(const Arguments& arguments, const std::string& key) {
+  return std::strtod(text_of(arguments, key).c_str(), nullptr);
+}
+
+}  // namespace buoy::bench

@@ -1,0 +1,67 @@
+#include "kernel_swap.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+#include "machine.h"
+
+namespace buoy::bench {
+namespace {
+
+constexpr double kPatience = 180;  // seconds: only a hang takes so long
+constexpr int kTrials = 6;
+constexpr double kTolerance = 0.01;
+
+}  // namespace
+
+Sample run_in_cgroup(Command command, std::uint64_t limit,
+                     const std::function<void(Sample&)>& look) {
+  MemoryCgroup cgroup;
+  cgroup.set_limit(limit);
+  command.join_cgroup = cgroup.procs_file();
+  Child child(command);
+  Sample sample = child.wait_for_answer(kPatience);
+  sample["cgroup_peak_bytes"] = static_cast<double>(cgroup.peak());
+  if (look) look(sample);
+  child.finish(kPatience);
+  return sample;
+}
+
+KernelSwap::KernelSwap(const std::string& compressor, std::uint64_t size)
+    : zram_(compressor, size) {}
+
+Sample KernelSwap::run(const Command& command, std::uint64_t limit) {
+  // The slots of the process before are freed a moment after its end.
+  for (int i = 0; i < 500 && zram_.use().original > (1U << 20); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  return run_in_cgroup(command, limit, [&](Sample& sample) {
+    const ZramUse use = zram_.use();
+    sample["zram_bytes"] = static_cast<double>(use.memory);
+    sample["zram_compressed_bytes"] = static_cast<double>(use.compressed);
+    sample["zram_original_bytes"] = static_cast<double>(use.original);
+    sample["charged_bytes"] = static_cast<double>(limit + use.memory);
+  });
+}
+
+std::uint64_t KernelSwap::calibrate(const Command& command, std::uint64_t total) {
+  const auto wanted = static_cast<double>(total);
+  double limit = wanted * 0.6;
+  for (int trial = 0; trial < kTrials; ++trial) {
+    const Sample sample = run(command, static_cast<std::uint64_t>(limit));
+    const double surplus = wanted - sample.at("charged_bytes");
+    if (std::fabs(surplus) < kTolerance * wanted) return static_cast<std::uint64_t>(limit);
+    // A page more in the limit is a page less in zram, where it takes `stored` of a page.
+    const double original = std::max(sample.at("zram_original_bytes"), 1.0);
+    const double stored = std::min(sample.at("zram_bytes") / original, 0.9);
+    limit += surplus / (1 - stored);
+    limit = std::clamp(limit, wanted * 0.05, wanted);
+  }
+  throw Unavailable(
+      fmt::format("no cgroup limit found at which the peer uses {} MiB in all", total >> 20));
+}
+
+}  // namespace buoy::bench

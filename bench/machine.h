@@ -1,0 +1,33 @@
+// The machine the numbers come from: its facts, its small control files, and the right to use it
+// alone.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace buoy::bench {
+
+// Something that a side of a pair needs is not to be had; what() is the reason to print.
+class Unavailable : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// "Linux 6.1, 2 CPUs (model), 16 GiB, THP madvise, ..."
+[[nodiscard]] std::string machine_facts();
+
+// The contents of a small file of /proc or /sys, without the final newline.
+[[nodiscard]] std::string read_file(const std::string& path);  // throws Unavailable
+[[nodiscard]] bool file_exists(const std::string& path);
+void write_file(const std::string& path, std::string_view text);  // throws Unavailable
+
+// "a: b" of errno.
+[[nodiscard]] std::string because_errno(std::string_view what);
+
+// Benchmarks that change the machine (swap devices, cgroups) or measure time run one at a time:
+// the first call waits for the others, the lock is held until the process and its guardian
+// (undo.h) are gone.
+void hold_machine();
+
+}  // namespace buoy::bench
