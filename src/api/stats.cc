@@ -40,9 +40,9 @@ bool Pool::stat(std::string_view name, std::uint64_t* value) const {
   if (name == "resident_bytes") return *value = resident, true;
   if (name == "resident_peak_bytes") return *value = context_.budget.peak().bytes(), true;
   if (name == "standby_bytes") return *value = bytes_in(PteState::kStandby), true;
-  if (name == "lazyfree_bytes") return *value = bytes_in(PteState::kLazyFree), true;
+  if (name == "lazyfree_bytes") return *value = context_.lazyfree_pages() * kPageSize, true;
   if (name == "resident_without_lazyfree_bytes")
-    return *value = resident - bytes_in(PteState::kLazyFree), true;
+    return *value = resident - context_.lazyfree_pages() * kPageSize, true;
   if (name == "volatile_bytes") return *value = 0, true;
   if (name == "metadata_bytes") return *value = metadata_bytes(), true;
   if (name == "pagetable_bytes") return *value = mmu_->pagetable_bytes(), true;

@@ -5,7 +5,8 @@ namespace buoy {
 void Leaf::set(unsigned i, Pte value) {
   const Pte old = get(i);
   BUOY_DCHECK(transition_is_allowed(old.state(), value.state()));
-  BUOY_DCHECK(value.state() != PteState::kStandby || value.has(Pte::kInShadow));
+  BUOY_DCHECK((value.state() != PteState::kStandby && value.state() != PteState::kLazyAway) ||
+              value.has(Pte::kInShadow));
   --count[static_cast<std::size_t>(old.state())];
   ++count[static_cast<std::size_t>(value.state())];
   in_shadow = static_cast<std::uint16_t>(in_shadow + (value.has(Pte::kInShadow) ? 1 : 0) -
@@ -42,7 +43,8 @@ void Leaf::validate() const {
     // Standby may still have its compressed copy (it was clean); nobody else may.
     BUOY_CHECK(needs_entry ? !p.entry().is_none()
                            : p.entry().is_none() || p.state() == PteState::kStandby);
-    BUOY_CHECK(p.state() != PteState::kStandby || p.has(Pte::kInShadow));
+    BUOY_CHECK((p.state() != PteState::kStandby && p.state() != PteState::kLazyAway) ||
+               p.has(Pte::kInShadow));
     BUOY_CHECK(!p.has(Pte::kSqueezing) || p.has(Pte::kInShadow));
   }
   BUOY_CHECK(counted == count);

@@ -22,9 +22,10 @@ constexpr std::array<std::uint16_t, kStates> kAllowed = [] {
   };
   set(kHole, bit(kEmpty));
   set(kEmpty, plus(kMapped));
-  set(kMapped, plus(kLazyFree, kStandby, kEmpty, kSwapped));
+  set(kMapped, plus(kLazyFree, kLazyAway, kStandby, kEmpty, kSwapped));
   set(kLazyFree, plus(kMapped, kEmpty));
-  set(kClean, plus(kMapped, kSwapped, kLazyFree, kStandby, kEmpty));
+  set(kLazyAway, plus(kMapped, kEmpty));
+  set(kClean, plus(kMapped, kSwapped, kLazyFree, kLazyAway, kStandby, kEmpty));
   set(kStandby, plus(kMapped, kSwapped, kEmpty));
   set(kSwapped, plus(kMapped, kClean, kLoading, kEmpty));
   set(kLoading, static_cast<std::uint16_t>(bit(kSwapped) | bit(kMapped) | bit(kClean)));
@@ -34,8 +35,9 @@ constexpr std::array<std::uint16_t, kStates> kAllowed = [] {
 }  // namespace
 
 std::string_view state_name(PteState s) {
-  static constexpr std::string_view kNames[] = {
-      "hole", "empty", "mapped", "lazyfree", "clean", "standby", "swapped", "loading", "purged"};
+  static constexpr std::string_view kNames[] = {"hole",   "empty",   "mapped",  "lazyfree",
+                                                "clean",  "standby", "swapped", "loading",
+                                                "purged", "lazyaway"};
   return kNames[static_cast<std::size_t>(s)];
 }
 

@@ -10,12 +10,16 @@
 //   hole      not mapped by anyone               -> empty
 //   empty     mapped, never stored to, or forgotten; reads zeros
 //                                                -> mapped
-//   mapped    at its address, stores allowed     -> lazyfree | standby | empty | swapped
+//   mapped    at its address, stores allowed     -> lazyfree | lazyaway | standby | empty
+//                                                   | swapped
 //   lazyfree  at its address, stores trapped, contents may vanish until the next store
 //                                                -> mapped (a store) | empty (discarded)
+//   lazyaway  the same, but in the shadow: a whole block was freed, and moving its page table
+//             away is cheaper than trapping the stores of 512 pages
+//                                                -> mapped (touched) | empty (discarded)
 //   clean     at its address, stores trapped, still compressed: NOT lazily freed
 //                                                -> mapped (a store) | swapped (let go)
-//                                                   | lazyfree | standby | empty
+//                                                   | lazyfree | lazyaway | standby | empty
 //   standby   in the shadow, resident: the second chance
 //                                                -> mapped (touched) | swapped (squeezed) | empty
 //   swapped   in a tier, named by the entry      -> mapped | clean | loading | empty
@@ -24,7 +28,7 @@
 //   purged    was volatile and is lost           -> empty
 //   every state but loading                      -> hole (unmapped) | purged (if volatile)
 //
-// The flag kInShadow says that the shadow holds a frame of this page: always for standby; for
+// The flag kInShadow says that the shadow holds a frame: always for standby and lazyaway; for
 // mapped it is a stale copy (given back by COPY); for swapped a frame not dropped yet, whose
 // bytes are still right.
 #pragma once
@@ -48,6 +52,7 @@ enum class PteState : std::uint8_t {
   kSwapped,
   kLoading,
   kPurged,
+  kLazyAway,
   kCount
 };
 

@@ -41,6 +41,9 @@ struct Context {
     const auto n = pages[static_cast<std::size_t>(s)].load(std::memory_order_relaxed);
     return n < 0 ? 0 : static_cast<std::uint64_t>(n);
   }
+  [[nodiscard]] std::uint64_t lazyfree_pages() const {
+    return pages_in(PteState::kLazyFree) + pages_in(PteState::kLazyAway);
+  }
 };
 
 // Pages charged to the budget ahead of their use. What is not consumed goes back.

@@ -21,8 +21,9 @@ std::uint8_t lists_for(const Leaf& leaf) BUOY_NO_TSA {
   std::uint8_t wanted = 0;
   if (leaf.count_of(PteState::kMapped) + leaf.count_of(PteState::kClean) != 0)
     wanted |= Lru::bit(LeafList::kResident);
-  if (leaf.in_shadow != 0) wanted |= Lru::bit(LeafList::kStandby);
-  if (leaf.count_of(PteState::kLazyFree) != 0) wanted |= Lru::bit(LeafList::kLazyFree);
+  if (leaf.in_shadow != leaf.count_of(PteState::kLazyAway)) wanted |= Lru::bit(LeafList::kStandby);
+  if (leaf.count_of(PteState::kLazyFree) + leaf.count_of(PteState::kLazyAway) != 0)
+    wanted |= Lru::bit(LeafList::kLazyFree);
   return wanted;
 }
 
@@ -113,6 +114,7 @@ unsigned LockedLeaf::install(unsigned first, unsigned n, const std::byte* bytes,
 
 unsigned LockedLeaf::give_back(unsigned first, unsigned n) LEAF_HELD {
   unsigned done = 0;
+  unsigned unfreed = 0;
   while (done < n) {
     const unsigned at = first + done;
     const bool squeezing = leaf_.get(at).has(Pte::kSqueezing);
@@ -139,6 +141,7 @@ unsigned LockedLeaf::give_back(unsigned first, unsigned n) LEAF_HELD {
     }
     for (unsigned i = at; i < at + moved; ++i) {
       free_entry(i);
+      if (leaf_.get(i).state() == PteState::kLazyAway) ++unfreed;
       Pte p = leaf_.get(i).with_state(PteState::kMapped);
       if (how == mmu::Return::kMoved) p = p.without(Pte::kInShadow);
       leaf_.set(i, p);
@@ -147,6 +150,7 @@ unsigned LockedLeaf::give_back(unsigned first, unsigned n) LEAF_HELD {
     done += moved;
     if (moved < length) break;
   }
+  if (unfreed != 0) context_.counters.add(Event::pglazyunfreed, unfreed);
   return done;
 }
 
@@ -180,7 +184,8 @@ unsigned LockedLeaf::drop_stale_shadows(unsigned begin, unsigned end) LEAF_HELD 
   if (leaf_.in_shadow == 0) return 0;
   const unsigned before = leaf_.in_shadow;
   const auto needed = [](Pte p) {
-    return p.has(Pte::kInShadow) && (p.state() == PteState::kStandby || p.has(Pte::kSqueezing));
+    return p.has(Pte::kInShadow) && (p.state() == PteState::kStandby ||
+                                     p.state() == PteState::kLazyAway || p.has(Pte::kSqueezing));
   };
   for (unsigned i = begin; i < end;) {
     if (!leaf_.get(i).has(Pte::kInShadow) || needed(leaf_.get(i))) {
@@ -274,13 +279,42 @@ unsigned LockedLeaf::trap_stores_lazily(unsigned first, unsigned n) LEAF_HELD {
   return done;
 }
 
+unsigned LockedLeaf::free_block_lazily() LEAF_HELD {
+  if (context_.pins != Pins::kKnown || leaf_.held != 0 || leaf_.in_shadow != 0 ||
+      leaf_.count_of(PteState::kLazyFree) != 0 || region().is(RegionFlags::kHuge))
+    return 0;
+  const unsigned n = leaf_.populated();
+  if (n < kPagesPerBlock / 2) return 0;
+  const mmu::Progress p = context_.mmu->take_block(reservation(), leaf_.first_page(), PageCount(n));
+  const auto done = static_cast<unsigned>(p.done.value());
+  for (unsigned i = 0; i < done; ++i) {
+    if (!leaf_.get(i).is_at_address()) continue;
+    free_entry(i);
+    leaf_.set(i, leaf_.get(i).with(Pte::kInShadow).with_state(PteState::kLazyAway));
+  }
+  return leaf_.count_of(PteState::kLazyAway);
+}
+
+unsigned LockedLeaf::drop_lazy_away(unsigned begin, unsigned end) LEAF_HELD {
+  unsigned gone = 0;
+  for_each_run(
+      leaf_, begin, end, [](Pte p) { return p.state() == PteState::kLazyAway && !p.is_held(); },
+      [&](unsigned first, unsigned n) LEAF_HELD {
+        context_.mmu->drop_shadow(reservation(), run(first, n));
+        for (unsigned i = first; i < first + n; ++i)
+          leaf_.set(i, leaf_.get(i).without(Pte::kInShadow).with_state(PteState::kEmpty));
+        gone += n;
+      });
+  return gone;
+}
+
 unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool droppable) LEAF_HELD {
   const auto goes = [droppable](Pte p) {
     return (p.state() == PteState::kLazyFree ||
             (droppable && (p.state() == PteState::kMapped || p.state() == PteState::kClean))) &&
            !p.is_held() && !p.has(Pte::kSqueezing);
   };
-  unsigned lazily = 0;
+  unsigned lazily = leaf_.count_of(PteState::kLazyAway) != 0 ? drop_lazy_away(begin, end) : 0;
   unsigned dropped = 0;
   for (unsigned i = begin; i < end;) {
     if (!goes(leaf_.get(i))) {
@@ -342,7 +376,7 @@ bool LockedLeaf::forget(unsigned begin, unsigned end, PteState to) LEAF_HELD {
       if (first_shadow == end) first_shadow = i;
       end_shadow = i + 1;
     }
-    if (p.state() == PteState::kLazyFree) ++lazily;
+    if (p.state() == PteState::kLazyFree || p.state() == PteState::kLazyAway) ++lazily;
   }
   if (first_mapped < end_mapped) {
     const mmu::Progress p =
@@ -383,7 +417,8 @@ unsigned LockedLeaf::let_clean_go(unsigned begin, unsigned end) LEAF_HELD {
 
 // ---- Waiting ----------------------------------------------------------------------------------
 
-bool LockedLeaf::is_quiet(unsigned begin, unsigned end) const {
+bool LockedLeaf::is_quiet(unsigned begin, unsigned end) const LEAF_HELD {
+  if (leaf_.in_shadow == 0 && leaf_.count_of(PteState::kLoading) == 0) return true;
   for (unsigned i = begin; i < end; ++i) {
     const Pte p = leaf_.get(i);
     if (p.state() == PteState::kLoading || p.has(Pte::kSqueezing)) return false;

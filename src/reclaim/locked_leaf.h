@@ -31,13 +31,17 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   [[nodiscard]] Leaf& leaf() { return leaf_; }
   [[nodiscard]] Region& region() const { return *leaf_.region.load(std::memory_order_relaxed); }
   void set(unsigned i, Pte value) BUOY_NO_TSA { leaf_.set(i, value); }
+  // Pages at their addresses, and pages pinned or locked.
+  [[nodiscard]] unsigned populated() const BUOY_NO_TSA { return leaf_.populated(); }
+  [[nodiscard]] unsigned held() const BUOY_NO_TSA { return leaf_.held; }
 
   // ---- Bringing in. Each consumes a precharged page per page, except where it says less. ------
   // empty -> mapped, zeros. Returns the pages done, from `first` on.
   unsigned fill_zeros(unsigned first, unsigned n);
   // swapped or loading -> mapped (entry freed) or clean (entry kept, stores trapped).
   unsigned install(unsigned first, unsigned n, const std::byte* bytes, mmu::Stores stores);
-  // standby -> mapped. Costs a precharged page for each page that had to be copied back.
+  // standby, squeezed or lazyaway -> mapped. Costs a precharged page for each page that had to be
+  // copied back.
   unsigned give_back(unsigned first, unsigned n);
   // lazyfree or clean -> mapped: a store came. Frees kept copies.
   unsigned allow_stores(unsigned first, unsigned n);
@@ -50,6 +54,9 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   unsigned take(unsigned begin, unsigned end, const Marks* only = nullptr);
   // mapped -> lazyfree (and clean -> lazyfree, entry freed); the caller has dealt with others.
   unsigned trap_stores_lazily(unsigned first, unsigned n);
+  // The same for the whole leaf at once, where that is cheaper: everything at its address ->
+  // lazyaway. 0 if it does not apply (then nothing was done); pages marked.
+  unsigned free_block_lazily();
   // lazyfree (or mapped, in droppable regions) -> empty, by reclaim: pinned pages stay. Counts
   // pglazyfreed, pgdropped and the splits of folios that were freed in part. Pages gone.
   unsigned discard_by_reclaim(unsigned begin, unsigned end, bool droppable);
@@ -80,6 +87,7 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   [[nodiscard]] const mmu::Reservation& reservation() const { return region().reservation; }
   void free_entry(unsigned i);
   void drop_shadow_runs(unsigned begin, unsigned end);
+  unsigned drop_lazy_away(unsigned begin, unsigned end);
   void became_standby(unsigned first, unsigned n);
 
   Context& context_;

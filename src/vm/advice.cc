@@ -89,6 +89,13 @@ Status Vm::free_lazily(PageRun run) {
               context_.counters.add(Event::pglazyfree, n);
               context_.counters.add(Event::pglazyfreed, n);
             });
+        if (begin == 0 && end == kPagesPerBlock) {
+          const unsigned marked = locked.free_block_lazily();
+          if (marked != 0) {
+            context_.counters.add(Event::pglazyfree, marked);
+            return;
+          }
+        }
         for_each_run(
             leaf, begin, end,
             [](Pte p) {
@@ -113,6 +120,9 @@ Status Vm::reuse(PageRun run) {
       for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
         LockedLeaf locked(context_, leaf);
         if (!locked.is_of(at)) return;
+        for_each_run(
+            leaf, begin, end, [](Pte p) { return p.state() == PteState::kLazyAway; },
+            [&](unsigned first, unsigned n) { (void)locked.give_back(first, n); });
         for_each_run(
             leaf, begin, end, [](Pte p) { return p.traps_stores(); },
             [&](unsigned first, unsigned n) { (void)locked.allow_stores(first, n); });

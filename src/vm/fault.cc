@@ -121,9 +121,11 @@ Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) 
         context_.mmu->wake(locked.region().reservation, {fault.vpn, PageCount(1)});
         return Step::kDone;
       case PteState::kStandby:
-        return bring_in(locked, i, fault.is_store, precharge);
+        return bring_in(locked, i, precharge);
+      case PteState::kLazyAway:
+        return un_free(locked, i, precharge);
       case PteState::kSwapped:
-        if (p.has(Pte::kInShadow)) return bring_in(locked, i, fault.is_store, precharge);
+        if (p.has(Pte::kInShadow)) return bring_in(locked, i, precharge);
         if (!context_.swap->is_slow(p.entry())) return load(locked, i, fault.is_store, precharge);
         break;
       case PteState::kLoading:
@@ -171,7 +173,7 @@ Vm::Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
   return Step::kDone;
 }
 
-Vm::Step Vm::bring_in(LockedLeaf& locked, unsigned i, bool, Precharge& precharge) {
+Vm::Step Vm::bring_in(LockedLeaf& locked, unsigned i, Precharge& precharge) {
   Leaf& leaf = locked.leaf();
   const bool squeezing = leaf.get(i).has(Pte::kSqueezing);
   const auto in_shadow = [squeezing](Pte p) {
@@ -193,6 +195,18 @@ Vm::Step Vm::bring_in(LockedLeaf& locked, unsigned i, bool, Precharge& precharge
   context_.counters.add(Event::pgfault_standby);
   context_.counters.add(Event::pgactivate, done);
   return Step::kDone;
+}
+
+Vm::Step Vm::un_free(LockedLeaf& locked, unsigned i, Precharge& precharge) {
+  Leaf& leaf = locked.leaf();
+  const Order order = plan_unfree(context_.table, leaf, i, leaf.get(i).order());
+  Range window = around(leaf, i, order, [](Pte p) { return p.state() == PteState::kLazyAway; });
+  // Moving back needs no second frame, copying back one for each page.
+  if (context_.mmu->preferred_return(PageCount(window.size())) == mmu::Return::kCopied)
+    window = affordable(window, i, precharge);
+  unsigned done = locked.give_back(window.first, window.size());
+  if (window.first + done <= i) done = locked.give_back(i, 1);
+  return done == 0 ? Step::kAgain : Step::kDone;
 }
 
 Vm::Step Vm::load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& precharge) {
@@ -273,7 +287,7 @@ Vm::Step Vm::allow_stores(LockedLeaf& locked, unsigned i) {
   const PteState state = leaf.get(i).state();
   Range window{i, i + 1};
   if (state == PteState::kLazyFree) {
-    const Order order = plan_unfree(leaf, i, leaf.get(i).order());
+    const Order order = plan_unfree(context_.table, leaf, i, leaf.get(i).order());
     window = around(leaf, i, order, [](Pte p) { return p.state() == PteState::kLazyFree; });
   } else {
     reclaimer_.note_clean_stored();

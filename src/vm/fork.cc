@@ -54,7 +54,7 @@ Status Vm::after_fork_in_child() {
   });
   context_.counters.reset();
   // What is lazily freed now counts as marked here: the identity of validate() holds anew.
-  context_.counters.add(Event::pglazyfree, context_.pages_in(PteState::kLazyFree));
+  context_.counters.add(Event::pglazyfree, context_.lazyfree_pages());
   context_.gate.open();
   return {};
 }
@@ -99,8 +99,7 @@ void Vm::validate(PageCount arena_pages) {
   // Every page that was marked was discarded, stored to again, dropped by its user, or is there.
   const auto read = [this](Event e) { return context_.counters.read(e); };
   BUOY_CHECK(read(Event::pglazyfree) == read(Event::pglazyfreed) + read(Event::pglazyunfreed) +
-                                            read(Event::pglazydropped) +
-                                            context_.pages_in(PteState::kLazyFree));
+                                            read(Event::pglazydropped) + context_.lazyfree_pages());
   BUOY_CHECK(frames + arena_pages.value() == context_.budget.used().value());
   context_.gate.open();
 }

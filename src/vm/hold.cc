@@ -145,6 +145,7 @@ Status Vm::residency(PageRun run, unsigned char* vec) {
             r = Residency::kMapped;
             break;
           case PteState::kLazyFree:
+          case PteState::kLazyAway:
             r = Residency::kLazyFree;
             break;
           case PteState::kStandby:

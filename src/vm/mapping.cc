@@ -372,6 +372,8 @@ Status Vm::move_page(Vpn from, Vpn to) {
     if (p.state() == PteState::kLazyFree || p.state() == PteState::kClean) {
       if (locked.allow_stores(i, 1) == 0) return Error{ENOMEM};
     }
+    if (locked.get(i).state() == PteState::kLazyAway && locked.give_back(i, 1) == 0)
+      return Error{ENOMEM};
     if (locked.get(i).state() == PteState::kMapped && locked.take(i, i + 1) == 0)
       return Error{EBUSY};  // the kernel holds it for a device
     p = locked.get(i);

@@ -107,7 +107,8 @@ class Vm final : public mmu::FaultSink {
   enum class Step : std::uint8_t { kDone, kAgain, kForeign, kLost, kPurged, kNoMemory };
   Step resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge);
   Step fill(LockedLeaf& locked, unsigned i, Precharge& precharge);
-  Step bring_in(LockedLeaf& locked, unsigned i, bool is_store, Precharge& precharge);
+  Step bring_in(LockedLeaf& locked, unsigned i, Precharge& precharge);
+  Step un_free(LockedLeaf& locked, unsigned i, Precharge& precharge);
   Step load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& precharge);
   Step load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharge);
   Step allow_stores(LockedLeaf& locked, unsigned i);

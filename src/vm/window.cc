@@ -63,10 +63,17 @@ Order plan_window(const PageTable& table, Leaf& leaf, unsigned i, WindowKind kin
   return Order(order);
 }
 
-Order plan_unfree(Leaf& leaf, unsigned i, Order least) {
+Order plan_unfree(const PageTable& table, Leaf& leaf, unsigned i, Order least) {
   unsigned order = least.value();
   const Last last = last_window(leaf.last_unfree, leaf.unfree_order);
-  if (last.known) {
+  // A run that came through the leaf below goes on here.
+  const Leaf* below =
+      i < (1U << order) ? table.find_leaf(leaf.first_page() - PageCount(1)) : nullptr;
+  const Last theirs =
+      below == nullptr ? Last{} : last_window(below->last_unfree, below->unfree_order);
+  if (theirs.known && theirs.end == kPagesPerBlock) {
+    order = std::min(std::max(theirs.order, order) + 1, kMaxOrder);
+  } else if (last.known) {
     if (i >= last.end && i < last.end + (1U << last.order))
       order = std::min(std::max(last.order, order) + 1, kMaxOrder);
     else

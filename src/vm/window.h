@@ -21,6 +21,6 @@ enum class WindowKind : std::uint8_t {
 [[nodiscard]] Order plan_window(const PageTable& table, Leaf& leaf, unsigned i, WindowKind kind);
 
 // The same for stores over lazily freed pages; starts at `least`.
-[[nodiscard]] Order plan_unfree(Leaf& leaf, unsigned i, Order least);
+[[nodiscard]] Order plan_unfree(const PageTable& table, Leaf& leaf, unsigned i, Order least);
 
 }  // namespace buoy
