@@ -113,6 +113,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   Progress copy_out(const Reservation& r, PageRun run);
   Progress discard_copied(const Reservation& r, PageRun run);
   [[nodiscard]] bool try_take_by_remap(const Reservation& r, PageRun block);
+  [[nodiscard]] bool try_give_back_by_remap(const Reservation& r, PageRun block);
 
   // As many zero pages a COPY reads from at most.
   static constexpr std::uint64_t kZeroPages = 64;

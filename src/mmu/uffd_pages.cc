@@ -130,6 +130,9 @@ GiveBackResult UffdMmu::give_back(const Reservation& r, PageRun run, Return allo
     copy = false;
   if (copy) return {copy_back(r, run), Return::kCopied};
   if (!uses_move_) return {copy_back_and_drop(r, run), Return::kMoved};
+  if (run.count.value() == kPagesPerBlock && run.first.in_block() == 0 &&
+      try_give_back_by_remap(r, run))
+    return {{run.count, Outcome::kDone}, Return::kMoved};
   Progress progress = move_back(r, run);
   if (progress.outcome == Outcome::kLocked) {  // not writable, or locked at the address alone
     const Progress more = copy_back_and_drop(r, rest_of(run, progress.done));

@@ -2,10 +2,9 @@
 // thread running, as measured:
 //
 //                            every page    every 2nd      every 10th
-//   MOVE                       34 / 46     139 / 2400      86 / 547    notices pins, keeps VMAs
-//   whole mremap(DONTUNMAP)          16 / 33      12 / 27         8 / 18     whole leaves only,
-//   pins unnoticed protect, copy, DONTNEED   the only way without MOVE and for memory that is not
-//   writable
+//   MOVE                       34 / 46     139 / 2400      86 / 547    notices pins
+//   mremap(DONTUNMAP)          16 / 33      12 / 27         8 / 18     whole leaves, pins unnoticed
+//   protect, copy, DONTNEED    the only way without MOVE, and for memory that is not writable
 //
 #include <sys/mman.h>
 
@@ -154,6 +153,31 @@ bool UffdMmu::try_take_by_remap(const Reservation& r, PageRun block) {
   if (r.backing == Backing::kHugeWherePossible)
     (void)sys::advise(shadow.pointer(), block.count.bytes(), MADV_NOHUGEPAGE);
   (void)uffd_.enroll(shadow.address(), block.count.bytes(), Uffd::Trap::kProtectedOnly);
+  return true;
+}
+
+// The way back: all 512 pages are in the shadow, so nothing of the block can be missing at the
+// address for the moment in which it is not registered. A third of what MOVE takes.
+bool UffdMmu::try_give_back_by_remap(const Reservation& r, PageRun block) {
+  if (options_.pins != Pins::kKnown || !uses_move_ || !table_.has_no_facts(r) ||
+      r.backing == Backing::kHugeWherePossible)
+    return false;
+  const Vpn shadow = r.shadow_of(block.first);
+  // The page is in the shadow already (EEXIST); EINVAL says that the two sides are not alike.
+  const Uffd::Reach probe =
+      uffd_.move(shadow.address(), block.first.address(), kPageSize, Uffd::Holes::kAllowed);
+  if (probe.error != EEXIST) return false;
+  const auto bytes = static_cast<long>(block.count.bytes());
+  count_flush();
+  const long rc = sys::call(SYS_mremap, sys::ptr(shadow.pointer()), bytes, bytes,
+                            MREMAP_MAYMOVE | MREMAP_FIXED | abi::kRemapDontUnmap,
+                            sys::ptr(block.first.pointer()));
+  if (rc < 0) return false;
+  const Status enrolled =
+      uffd_.enroll(block.first.address(), block.count.bytes(), Uffd::Trap::kMissingAndProtected);
+  // Unregistered, the address would fill with zeros once its pages are taken again.
+  BUOY_CHECK(enrolled.ok());
+  wake(r, block);
   return true;
 }
 
