@@ -119,7 +119,13 @@ class BackingFile {
 
   // Moves what lives in the sparsest clusters together, if below `share` percent. Clusters freed.
   unsigned collect_garbage_locked(unsigned share, unsigned most) BUOY_REQUIRES(lock_);
-  [[nodiscard]] bool empty_cluster_locked(std::uint32_t cluster) BUOY_REQUIRES(lock_);
+  enum class Emptied : std::uint8_t {
+    kEmptied,
+    kInUse,       // a reader has a record in it; another time
+    kUnreadable,  // something in it does not read back, and stays
+    kNoRoom,      // nothing to move it to, or it could not be written
+  };
+  [[nodiscard]] Emptied empty_cluster_locked(std::uint32_t cluster) BUOY_REQUIRES(lock_);
 
   void count_in(std::uint32_t record);
   void complain_once(std::atomic<bool>& said, const char* what, int code);

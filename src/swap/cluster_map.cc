@@ -71,6 +71,7 @@ std::uint32_t ClusterMap::take(const OpenFile& file, std::uint8_t file_index, Pu
     c.state = ClusterState::kOpen;
     c.filled = 0;
     ++c.generation;
+    c.is_unreadable = false;
     c.live_bytes.store(0, std::memory_order_relaxed);
     c.live.store(1, std::memory_order_relaxed);
     return i;
@@ -90,6 +91,7 @@ std::uint32_t ClusterMap::find_sparse(std::uint8_t file_index, unsigned share) c
   for (std::uint32_t i = 0; i < span_; ++i) {
     const Cluster& c = at(i);
     if (c.file != file_index || c.state != ClusterState::kSealed || c.frozen != 0) continue;
+    if (c.writes != 0 || c.is_unreadable) continue;
     if (c.live.load(std::memory_order_relaxed) == 0) continue;  // gathered for nothing
     const std::uint32_t bytes = c.live_bytes.load(std::memory_order_relaxed);
     if (bytes >= least) continue;

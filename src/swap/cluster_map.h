@@ -41,7 +41,8 @@ struct Cluster {
   std::uint8_t file = 0;
   ClusterState state = ClusterState::kHole;
   std::uint8_t frozen = 0;  // a bit for each fork whose child may still read it
-  std::uint8_t spare = 0;
+  std::uint8_t writes = 0;  // under way
+  bool is_unreadable = false;  // not collected: something in it does not read back
 };
 
 class ClusterMap {
@@ -66,9 +67,15 @@ class ClusterMap {
     c.live_bytes.fetch_add(bytes, std::memory_order_relaxed);
     c.live.fetch_add(1, std::memory_order_relaxed);
   }
-  // An open or sealed cluster that is being written to: not reused before it is let go.
-  void hold(std::uint32_t cluster) { at(cluster).live.fetch_add(1, std::memory_order_relaxed); }
-  void let_go(std::uint32_t cluster) { drop(cluster); }
+  // An open or sealed cluster that is being written to is neither reused nor collected.
+  void begin_write(std::uint32_t cluster) {
+    ++at(cluster).writes;
+    at(cluster).live.fetch_add(1, std::memory_order_relaxed);
+  }
+  void end_write(std::uint32_t cluster) {
+    --at(cluster).writes;
+    drop(cluster);
+  }
   // Lock-free.
   void drop_record(std::uint32_t cluster, std::uint32_t bytes) {
     at(cluster).live_bytes.fetch_sub(bytes, std::memory_order_relaxed);

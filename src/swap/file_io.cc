@@ -55,11 +55,13 @@ Result<OpenFile> identified(int fd) {
 }
 
 Result<OpenFile> accepted_or_closed(int fd) {
-  if (lives_in_memory(fd)) {
-    sys::call(SYS_close, fd);
-    return Error{EOPNOTSUPP};
-  }
-  return identified(move_out_of_the_way(fd));
+  struct stat st {};
+  int refusal = 0;
+  if (sys::call(SYS_fstat, fd, sys::ptr(&st)) != 0 || !S_ISREG(st.st_mode)) refusal = EINVAL;
+  else if (lives_in_memory(fd)) refusal = EOPNOTSUPP;
+  if (refusal == 0) return identified(move_out_of_the_way(fd));
+  sys::call(SYS_close, fd);
+  return Error{refusal};
 }
 
 // The classic way, for file systems without O_TMPFILE.
@@ -88,7 +90,6 @@ long create_and_unlink(const char* directory) {
 Status claim_existing(int fd) {
   struct stat st {};
   if (const long rc = sys::call(SYS_fstat, fd, sys::ptr(&st)); rc != 0) return error_of(rc);
-  if (!S_ISREG(st.st_mode)) return Error{EINVAL};
   if (st.st_uid != static_cast<uid_t>(sys::call(SYS_geteuid)) || st.st_nlink != 1)
     return Error{EPERM};
   // Shared with fork children, who may use it; not with another run.

@@ -109,7 +109,7 @@ void BackingFile::start_locked(Batch& batch) {
   parts_.counters.add(Event::swap_file_write, bytes);
   const std::uint64_t offset = clusters_.offset_of(batch.cluster) + batch.offset;
   batch.state = Batch::State::kWriting;
-  clusters_.hold(batch.cluster);
+  clusters_.begin_write(batch.cluster);
   if (ring_.start_write(files_[own_].fd, batch.buffer, bytes, offset, buffers_.tag_of(batch)))
     return;
   const Status s = write_all(files_[own_], batch.buffer, bytes, offset);
@@ -148,7 +148,7 @@ bool BackingFile::finish_locked(Batch& batch, PageCount* freed) {
   const bool written = batch.state == Batch::State::kWritten;
   for (std::uint32_t i = 0; i < batch.count; ++i)
     *freed += settle_locked(batch, batch.items[i], written);
-  clusters_.let_go(batch.cluster);
+  clusters_.end_write(batch.cluster);
   batch.state = Batch::State::kIdle;
   if (!written) complain_once(said_broken_, "the backing file cannot be written", batch.error);
   return written;
@@ -272,7 +272,7 @@ bool BackingFile::store(const std::byte* page, Handle* handle) {
     clusters_.add_record(batch.cluster, bytes);
     count_in(bytes);
   }
-  clusters_.let_go(batch.cluster);
+  clusters_.end_write(batch.cluster);
   if (!written) {
     complain_once(said_broken_, "the backing file cannot be written", batch.error);
     parts_.pool.free(*handle);
@@ -291,24 +291,28 @@ unsigned BackingFile::collect_garbage_locked(unsigned share, unsigned most) {
   unsigned emptied = 0;
   while (emptied < most) {
     const std::uint32_t cluster = clusters_.find_sparse(own_, share);
-    if (cluster == ClusterMap::kNone || !empty_cluster_locked(cluster)) break;
-    ++emptied;
+    if (cluster == ClusterMap::kNone) break;
+    const Emptied outcome = empty_cluster_locked(cluster);
+    if (outcome == Emptied::kNoRoom || outcome == Emptied::kInUse) break;
+    if (outcome == Emptied::kUnreadable) clusters_.at(cluster).is_unreadable = true;
+    else ++emptied;
   }
   is_collecting_ = false;
   return emptied;
 }
 
-// Copies what lives in a sealed cluster into the open one. False: something stays (the disk, a
-// bad record, a reader), and trying again would not help.
-bool BackingFile::empty_cluster_locked(std::uint32_t number) {
+// Copies what lives in a sealed cluster into the open one.
+BackingFile::Emptied BackingFile::empty_cluster_locked(std::uint32_t number) {
   const Cluster& from = clusters_.at(number);
   std::byte* const bytes = buffers_.cluster_buffer();
-  if (!read_all(files_[own_], bytes, from.filled, clusters_.offset_of(number))) return false;
+  if (!read_all(files_[own_], bytes, from.filled, clusters_.offset_of(number)))
+    return Emptied::kUnreadable;
   parts_.counters.add(Event::swap_file_read, from.filled);
 
   Batch& batch = buffers_.for_collection();
   const std::uint64_t seed = record_seed(number, from.generation);
   PageCount freed;
+  bool is_whole = true;
   std::uint32_t at = 0;
   while (at + sizeof(RecordHeader) <= from.filled) {
     RecordHeader header;
@@ -318,31 +322,37 @@ bool BackingFile::empty_cluster_locked(std::uint32_t number) {
       continue;
     }
     const unsigned length = header.length;
-    if (length > kPageSize || at + record_bytes(length) > from.filled) return false;
+    if (length > kPageSize || at + record_bytes(length) > from.filled)
+      return Emptied::kUnreadable;
     const Handle handle(header.handle);
     const std::uint64_t payload = foreign::of_file(RecordPlace(number, at, length).bits());
     const std::uint32_t place = at;
     at += record_bytes(length);
-    if (handle.is_none() || handle.index() >= parts_.pool.handle_span()) return false;
+    if (handle.is_none() || handle.index() >= parts_.pool.handle_span())
+      return Emptied::kUnreadable;
     const HandleWord w = parts_.pool.peek(handle);
     if (w.kind() != HandleWord::Kind::kForeign || w.payload() != payload) continue;
     const std::byte* const data = verified_data(bytes + place, handle.index(), length, seed);
-    if (data == nullptr) return false;
+    if (data == nullptr) {
+      is_whole = false;  // it stays, and its toucher will hear of it
+      continue;
+    }
     if (batch.state == Batch::State::kFilling && !batch.has_room(length)) {
       start_locked(batch);
-      if (!finish_locked(batch, &freed)) return false;
+      if (!finish_locked(batch, &freed)) return Emptied::kNoRoom;
     }
     if (batch.state == Batch::State::kIdle &&
         !begin_locked(batch, ClusterMap::Purpose::kCollection))
-      return false;
+      return Emptied::kNoRoom;
     batch.add(handle, length, payload,
               [data, length](std::byte* to) { std::memcpy(to, data, length); });
   }
   if (batch.state == Batch::State::kFilling) {
     start_locked(batch);
-    if (!finish_locked(batch, &freed)) return false;
+    if (!finish_locked(batch, &freed)) return Emptied::kNoRoom;
   }
-  return from.live.load(std::memory_order_relaxed) == 0;
+  if (!is_whole) return Emptied::kUnreadable;
+  return from.live.load(std::memory_order_relaxed) == 0 ? Emptied::kEmptied : Emptied::kInUse;
 }
 
 }  // namespace buoy::swap
