@@ -311,6 +311,7 @@ void SoftMmu::unshare(const Reservation& r, Vpn vpn) {
 }
 
 const std::byte* SoftMmu::shadow_bytes(const Reservation& r, Vpn vpn) {
+  call_hook(Primitive::kReadShadow, When::kBefore, vpn);
   const Lock lock(mutex_);
   Range& range = this->range(r);
   BUOY_CHECK(range.shadow.has(range.index(vpn), SoftPages::kPresent));

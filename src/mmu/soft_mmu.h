@@ -42,6 +42,7 @@ class SoftMmu final : public Mmu {
     kUnshare,
     kStage,
     kPoison,
+    kReadShadow,  // shadow_bytes(): the one step that may be taken without a leaf lock
   };
   // Where in a call the hook stands: before its first page, before a later one, behind the last.
   enum class When : std::uint8_t { kBefore, kBetween, kAfter };
@@ -102,6 +103,7 @@ class SoftMmu final : public Mmu {
   void set_hook(Hook hook) { hook_ = std::move(hook); }
   void inject(const Failure& failure) { failures_.push_back(failure); }
   [[nodiscard]] bool has_uninjected_failures() const { return !failures_.empty(); }
+  void clear_failures() { failures_.clear(); }
   void set_costs(const Costs& costs) { costs_ = costs; }
   void set_preferred_return(Return how) { preferred_ = how; }
   [[nodiscard]] bool is_mapped(Vpn vpn) const {
