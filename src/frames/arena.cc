@@ -71,7 +71,10 @@ bool Arena::may_take_locked(const FrameRequest& request) {
 }
 
 Pfn Arena::take_locked(const FrameRequest& request) {
-  if (!may_take_locked(request)) return Pfn::none();
+  return may_take_locked(request) ? take_any_locked(request) : Pfn::none();
+}
+
+Pfn Arena::take_any_locked(const FrameRequest& request) {
   const Pfn own = zone_.try_take(request.type, request.order);
   if (!own.is_none()) return own;
   return zone_.try_steal(request.type, request.order, Zone::Steal::kWholeBlocks);
@@ -129,7 +132,8 @@ Pfn Arena::try_allocate_slow(const FrameRequest& request) {
       return head;
     }
     const Guard guard(lock_);
-    const Pfn head = take_locked(request);
+    // Having grown, it leaves what there was before.
+    const Pfn head = grown ? take_any_locked(request) : take_locked(request);
     if (head.is_none()) continue;  // another thread was quicker
     page(head).store(PageWord(PageState::kAllocated, request.order));
     return head;

@@ -132,6 +132,7 @@ class Arena {
   [[nodiscard]] Status reserve(ByteSize max_bytes);
 
   [[nodiscard]] Pfn take_locked(const FrameRequest& request) BUOY_REQUIRES(lock_);
+  [[nodiscard]] Pfn take_any_locked(const FrameRequest& request) BUOY_REQUIRES(lock_);
   [[nodiscard]] bool may_take_locked(const FrameRequest& request) BUOY_REQUIRES(lock_);
   // Takes one more block. False when the budget refuses or the address space is used up.
   [[nodiscard]] bool try_grow(const FrameRequest& request) BUOY_EXCLUDES(lock_);
