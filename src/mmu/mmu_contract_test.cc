@@ -8,6 +8,7 @@
 #include <cstring>
 #include <optional>
 
+#include "base/sys.h"
 #include "mmu/mmu_testing.h"
 
 namespace buoy::mmu {
@@ -361,7 +362,7 @@ TEST_P(MmuContract, LockedMemoryStays) {
   EXPECT_DONE(b().install(0, 4, 4), 4U);
   if (is_soft())
     b().soft()->lock_pages(run(2, 2));
-  else if (::mlock(b().page(2).pointer(), 2 * kPageSize) != 0)
+  else if (sys::call(SYS_mlock, sys::ptr(b().page(2).pointer()), 2 * kPageSize) != 0)
     GTEST_SKIP() << "mlock is not permitted";
   EXPECT_STOPS(mmu().take(r(), run(2, 2)), 0U, Outcome::kLocked);
   EXPECT_EQ(mmu().discard(r(), run(2, 1)).outcome, Outcome::kLocked);

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <new>
 
 #include "base/check.h"
 #include "base/lock.h"
@@ -48,23 +49,31 @@ std::atomic<unsigned> slots_used{0};  // high-water mark
 // a ring and publishes it; a reader copies the current one, and reads again in the unlikely case
 // that the ring went round meanwhile.
 constexpr std::uint32_t kRing = 16;
-KernelSigaction ring[kRing];
+constexpr std::size_t kActionWords = sizeof(KernelSigaction) / sizeof(std::uint64_t);
+std::atomic<std::uint64_t> ring[kRing][kActionWords];
 std::atomic<std::uint32_t> current{0};
-SpinMutex install_lock;  // guards slots' attach and detach, writing the ring, is_installed
+SpinMutex install_lock;  // guards attach and detach, writing the ring, is_installed
 bool is_installed = false;
 
 KernelSigaction program_action() {
   for (;;) {
     const std::uint32_t seen = current.load(std::memory_order_acquire);
-    const KernelSigaction copy = ring[seen % kRing];
-    std::atomic_thread_fence(std::memory_order_acquire);
-    if (current.load(std::memory_order_relaxed) - seen < kRing - 1) return copy;
+    std::uint64_t words[kActionWords];
+    for (std::size_t i = 0; i < kActionWords; ++i)
+      words[i] = ring[seen % kRing][i].load(std::memory_order_acquire);
+    if (current.load(std::memory_order_relaxed) - seen >= kRing - 1) continue;
+    KernelSigaction action;
+    __builtin_memcpy(&action, words, sizeof action);
+    return action;
   }
 }
 
 void publish_program_action(const KernelSigaction& action) {
   const std::uint32_t next = current.load(std::memory_order_relaxed) + 1;
-  ring[next % kRing] = action;
+  std::uint64_t words[kActionWords];
+  __builtin_memcpy(words, &action, sizeof action);
+  for (std::size_t i = 0; i < kActionWords; ++i)
+    ring[next % kRing][i].store(words[i], std::memory_order_relaxed);
   current.store(next, std::memory_order_release);
 }
 
@@ -213,6 +222,11 @@ void detach(SignalReceiver* receiver) {
     }
   }
   while (slot->inside.load(std::memory_order_seq_cst) != 0) __builtin_ia32_pause();
+}
+
+void forget_other_threads() {
+  new (&install_lock) SpinMutex();
+  for (Slot& slot : slots) slot.inside.store(0, std::memory_order_relaxed);
 }
 
 void send_bus_error(int tid, std::uintptr_t address) {

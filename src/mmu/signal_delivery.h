@@ -47,6 +47,9 @@ void detach(SignalReceiver* receiver);
 // SIGBUS as if the hardware had sent it. Its receiver is asked, and must say kBusError.
 void send_bus_error(int tid, std::uintptr_t address);
 
+// In a fork child, which has one thread: what others were doing here is not going on any more.
+void forget_other_threads();
+
 // sigaction(SIGBUS) for the program: null arguments as there. Without a receiver it passes the
 // call to the kernel. 0 or -errno.
 long set_program_action(const KernelSigaction* action, KernelSigaction* old);

@@ -271,9 +271,10 @@ PageCount UffdMmu::populated_pages() const {
 
 void UffdMmu::set_inheritance(int advice) {
   table_.for_each([&](const Reservation& r) {
+    // ENOMEM: the program has unmapped a part behind our back; the rest is done.
     const int base = sys::advise(r.base.pointer(), r.pages.bytes(), advice);
     const int shadow = sys::advise(r.shadow.pointer(), r.pages.bytes(), advice);
-    BUOY_CHECK(base == 0 && shadow == 0);
+    BUOY_CHECK((base == 0 || base == -ENOMEM) && (shadow == 0 || shadow == -ENOMEM));
   });
 }
 
@@ -285,6 +286,7 @@ void UffdMmu::before_fork() {
 void UffdMmu::after_fork_in_parent() { set_inheritance(MADV_DONTFORK); }
 
 Status UffdMmu::after_fork_in_child() {
+  signal_delivery::forget_other_threads();
   threads_.forget_after_fork();
   uffd_.close();
   residency_.close();
