@@ -25,16 +25,6 @@
 namespace buoy {
 
 namespace {
-// Layout of a bare thread's memory, low to high:
-//   [guard page | stack 256 KiB | zeroed static TLS 64 KiB | thread control block 1 page]
-// FS points at the control block. The x86-64 ABI keeps a pointer to itself in its first word and
-// the stack protector's canary at 0x28; initial-exec TLS variables lie below it, all zero.
-constexpr std::size_t kGuard = kPageSize;
-constexpr std::size_t kStack = 256 * 1024;
-constexpr std::size_t kTls = 64 * 1024;
-constexpr std::size_t kControl = kPageSize;
-constexpr std::size_t kTotal = kGuard + kStack + kTls + kControl;
-
 void block_all_signals(std::uint64_t* saved) {
   const std::uint64_t all = ~std::uint64_t{0};
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&all), sys::ptr(saved), 8);
@@ -91,6 +81,18 @@ void BareThread::forget_after_fork() {
 }
 
 #else
+
+namespace {
+// Layout of a bare thread's memory, low to high:
+//   [guard page | stack 256 KiB | zeroed static TLS 64 KiB | thread control block 1 page]
+// FS points at the control block. The x86-64 ABI keeps a pointer to itself in its first word and
+// the stack protector's canary at 0x28; initial-exec TLS variables lie below it, all zero.
+constexpr std::size_t kGuard = kPageSize;
+constexpr std::size_t kStack = 256 * 1024;
+constexpr std::size_t kTls = 64 * 1024;
+constexpr std::size_t kControl = kPageSize;
+constexpr std::size_t kTotal = kGuard + kStack + kTls + kControl;
+}  // namespace
 
 Status BareThread::start(const char* name, Body body, void* argument) {
   BUOY_CHECK(!is_started());

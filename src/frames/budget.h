@@ -26,30 +26,42 @@ class Budget {
   // The smallest limit that can work: the reserve, and something to manage. Bytes.
   static constexpr ByteSize kMinimum = ByteSize{16} << 20;
 
-  void set_limit(PageCount limit) { limit_.store(limit.value(), std::memory_order_relaxed); }
+  void set_limit(PageCount limit) {
+    ceiling_.store(limit.value(), std::memory_order_relaxed);
+    limit_.store(limit.value(), std::memory_order_relaxed);
+  }
+  // Shrinking takes two steps: from begin on nothing is charged above `target`; finish makes it
+  // the limit once no more is used (false: more is), cancel goes back to the old limit.
+  void begin_shrink(PageCount target) { ceiling_.store(target.value(), std::memory_order_relaxed); }
+  [[nodiscard]] bool finish_shrink() {
+    const PageCount target(ceiling_.load(std::memory_order_relaxed));
+    if (used() > target) return false;
+    limit_.store(target.value(), std::memory_order_relaxed);
+    return true;
+  }
+  void cancel_shrink() { ceiling_.store(limit().value(), std::memory_order_relaxed); }
   [[nodiscard]] PageCount limit() const {
     return PageCount(limit_.load(std::memory_order_relaxed));
   }
   // Kept back for reclaim: two pageblocks, at most an eighth.
   [[nodiscard]] PageCount reserve() const {
-    const std::uint64_t eighth = limit().value() / 8;
+    const std::uint64_t eighth = ceiling().value() / 8;
     return PageCount(eighth < 2 * kPagesPerBlock ? eighth : 2 * kPagesPerBlock);
   }
   // Free pages below which the background reclaimer starts, and up to which it goes on.
   [[nodiscard]] PageCount low_watermark() const {
-    return reserve() + PageCount(limit().value() / 64);
+    return reserve() + PageCount(ceiling().value() / 64);
   }
   [[nodiscard]] PageCount high_watermark() const {
-    return reserve() + PageCount(limit().value() / 24);
+    return reserve() + PageCount(ceiling().value() / 24);
   }
 
   [[nodiscard]] bool try_charge(PageCount n, Charge kind = Charge::kOrdinary) {
-    const std::uint64_t ceiling = kind == Charge::kReclaim
-                                      ? limit().value()
-                                      : limit().value() - reserve().value();
+    const std::uint64_t highest =
+        kind == Charge::kReclaim ? ceiling().value() : ceiling().value() - reserve().value();
     std::uint64_t used = used_.load(std::memory_order_relaxed);
     do {
-      if (used + n.value() > ceiling) return false;
+      if (used + n.value() > highest) return false;
     } while (!used_.compare_exchange_weak(used, used + n.value(), std::memory_order_relaxed));
     std::uint64_t peak = peak_.load(std::memory_order_relaxed);
     while (used + n.value() > peak &&
@@ -62,7 +74,7 @@ class Budget {
   [[nodiscard]] PageCount used() const { return PageCount(used_.load(std::memory_order_relaxed)); }
   [[nodiscard]] PageCount peak() const { return PageCount(peak_.load(std::memory_order_relaxed)); }
   [[nodiscard]] PageCount free() const {
-    const std::uint64_t l = limit().value();
+    const std::uint64_t l = ceiling().value();
     const std::uint64_t u = used().value();
     return PageCount(u < l ? l - u : 0);
   }
@@ -70,7 +82,12 @@ class Budget {
   [[nodiscard]] bool is_above_high() const { return free() >= high_watermark(); }
 
  private:
-  std::atomic<std::uint64_t> limit_{0};
+  [[nodiscard]] PageCount ceiling() const {
+    return PageCount(ceiling_.load(std::memory_order_relaxed));
+  }
+
+  std::atomic<std::uint64_t> limit_{0};    // what users see
+  std::atomic<std::uint64_t> ceiling_{0};  // what charges obey; below the limit while shrinking
   std::atomic<std::uint64_t> used_{0};
   std::atomic<std::uint64_t> peak_{0};
 };

@@ -79,6 +79,7 @@ Region* PageTable::add_region(const mmu::Reservation& reservation, RegionFlags f
   region.flags = flags;
   region.kind = kind;
   region.room_hint = reservation.base;
+  region.has_foreign.store(false, std::memory_order_relaxed);
   std::uint32_t at = 0;
   while (at < count && order_[at].first < reservation.base) ++at;
   sequence_.fetch_add(1, std::memory_order_acq_rel);

@@ -45,6 +45,8 @@ class Region {
   // The part of the reservation that a foreign mapping took over (MAP_FIXED of a file): it is
   // never used again, and release must leave it alone. Guarded by the region lock.
   ExtentMap<bool> foreign;
+  // Whether `foreign` has anything: may be asked without the lock.
+  std::atomic<bool> has_foreign{false};
 
   [[nodiscard]] PageRun range() const { return {reservation.base, reservation.pages}; }
   [[nodiscard]] bool is(RegionFlags f) const { return has(flags, f); }

@@ -61,21 +61,25 @@ Status Vm::after_fork_in_child() {
 
 Status Vm::resize(PageCount budget) {
   const SignalBlock signals;
-  const PageCount before = context_.budget.limit();
-  context_.budget.set_limit(budget);
-  context_.lru.set_budget_pages(budget.value());
-  for (unsigned fruitless = 0; context_.budget.used() + context_.budget.reserve() > budget;) {
+  if (budget >= context_.budget.limit()) {
+    context_.budget.set_limit(budget);
+    context_.lru.set_budget_pages(budget.value());
+    return {};
+  }
+  constexpr unsigned kFruitlessRounds = 16;
+  context_.budget.begin_shrink(budget);
+  for (unsigned fruitless = 0; !context_.budget.finish_shrink();) {
     const GatePass pass(context_.gate);
-    const PageCount over = context_.budget.used() + context_.budget.reserve() - budget;
-    const PageCount freed = reclaimer_.reclaim(over, ReclaimKind::kDirect);
+    const PageCount used = context_.budget.used();
+    if (used <= budget) continue;
+    const PageCount freed = reclaimer_.reclaim(used - budget, ReclaimKind::kDirect);
     fruitless = freed.is_zero() ? fruitless + 1 : 0;
-    if (fruitless > 16) {
-      if (context_.budget.used() <= budget) break;  // the reserve is thin, the limit holds
-      context_.budget.set_limit(before);
-      context_.lru.set_budget_pages(before.value());
+    if (fruitless > kFruitlessRounds) {
+      context_.budget.cancel_shrink();
       return Error{EAGAIN};
     }
   }
+  context_.lru.set_budget_pages(budget.value());
   return {};
 }
 

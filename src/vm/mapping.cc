@@ -188,6 +188,7 @@ Status Vm::carve_out(PageRun run) {
     region->extents.erase(part);
     clear_leaves(part, PteState::kHole);
     region->foreign.assign(part, true);
+    region->has_foreign.store(true, std::memory_order_release);
     at = part.end();
   }
   return {};
@@ -216,7 +217,7 @@ Status Vm::protect(PageRun run, mmu::Access access) {
 bool Vm::manages(Vpn v) const {
   Region* region = context_.table.find_region(v);
   if (region == nullptr) return false;
-  if (region->foreign.size() == 0) return true;
+  if (!region->has_foreign.load(std::memory_order_acquire)) return true;
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   const Guard guard(context_.table.region_lock());
