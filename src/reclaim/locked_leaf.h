@@ -31,6 +31,8 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   [[nodiscard]] Leaf& leaf() { return leaf_; }
   [[nodiscard]] Region& region() const { return *leaf_.region.load(std::memory_order_relaxed); }
   void set(unsigned i, Pte value) BUOY_NO_TSA { leaf_.set(i, value); }
+  // Makes the 2^order pages from `first` on one folio.
+  void join_folio(unsigned first, Order order) BUOY_NO_TSA { join(leaf_, first, order); }
   // Pages at their addresses, and pages pinned or locked.
   [[nodiscard]] unsigned populated() const BUOY_NO_TSA { return leaf_.populated(); }
   [[nodiscard]] unsigned held() const BUOY_NO_TSA { return leaf_.held; }

@@ -31,9 +31,9 @@ Range around(const Leaf& leaf, unsigned i, Order order, Test test) {
   return r;
 }
 
-// Shrinks the range around i until it can be charged without reclaim. One page is charged.
+// Shrinks the range around i, to one page at least, until it can be charged without reclaim.
 Range affordable(Range r, unsigned i, Precharge& precharge) {
-  while (r.size() > precharge.held().value()) {
+  while (r.size() > 1 && r.size() > precharge.held().value()) {
     if (precharge.try_add(PageCount(r.size()) - precharge.held())) break;
     const unsigned half = r.size() / 2;
     if (i < r.first + half)
@@ -42,6 +42,21 @@ Range affordable(Range r, unsigned i, Precharge& precharge) {
       r.first += half;
   }
   return r;
+}
+
+// Does the toucher of this page need a frame that it has not got yet?
+bool needs_frame(Pte p) {
+  switch (p.state()) {
+    case PteState::kEmpty:
+    case PteState::kPurged:
+      return true;
+    case PteState::kSwapped:
+      return !p.has(Pte::kInShadow) || p.has(Pte::kSqueezing);
+    case PteState::kStandby:
+      return p.has(Pte::kSqueezing);
+    default:
+      return false;
+  }
 }
 
 }  // namespace
@@ -70,8 +85,9 @@ mmu::Verdict Vm::handle(const mmu::Fault& fault, int* lost) {
       return mmu::Verdict::kBusError;
     }
     Precharge precharge(context_.budget);
-    const bool charged = reclaimer_.charge(precharge, PageCount(1));
-    const Step step = charged ? resolve(*leaf, fault, precharge) : Step::kNoMemory;
+    // Where nothing can be reclaimed, what is resident can still be given back or stored to.
+    (void)reclaimer_.charge(precharge, PageCount(1));
+    const Step step = resolve(*leaf, fault, precharge);
     switch (step) {
       case Step::kDone:
         return mmu::Verdict::kResolved;
@@ -104,6 +120,7 @@ Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) 
     LockedLeaf locked(context_, leaf, &precharge);
     if (!locked.is_of(fault.vpn)) return Step::kAgain;
     const Pte p = locked.get(i);
+    if (precharge.held().is_zero() && needs_frame(p)) return Step::kNoMemory;
     switch (p.state()) {
       case PteState::kHole:
         return Step::kForeign;
@@ -166,7 +183,7 @@ Vm::Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
     window = {i, i + 1};
   }
   if (window.size() == (1U << order.value()) && done == window.size()) {
-    join(leaf, window.first, order);
+    locked.join_folio(window.first, order);
     if (order.value() == kMaxOrder) context_.counters.add(Event::thp_fault_alloc);
   }
   context_.counters.add(Event::pgfault_zero, done);
