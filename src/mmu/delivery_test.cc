@@ -1,6 +1,7 @@
 // How faults reach the sink, and where a SIGBUS goes that is not ours.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <ucontext.h>
@@ -10,7 +11,6 @@
 #include <cerrno>
 #include <csetjmp>
 #include <csignal>
-#include <new>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -310,28 +310,43 @@ class ReturningSink final : public FaultSink {
   Where where[kPages] = {};
 };
 
-class MovingUnderThreads : public testing::TestWithParam<Kind> {};
+class MovingUnderThreads : public testing::TestWithParam<Kind> {
+ protected:
+  void SetUp() override {
+    UffdOptions options;
+    options.delivery = GetParam() == Kind::kThread ? Delivery::kThread : Delivery::kSignal;
+    options.use_move = GetParam() == Kind::kWithoutMove ? UseMove::kNever : UseMove::kWherePossible;
+    options.pins = Pins::kKnown;
+    options.sink = &sink_;
+    options.counters = &counters_;
+    auto created = UffdMmu::create(options);
+    if (!created) GTEST_SKIP() << "not available here: errno " << created.code();
+    mmu_ = *created;
+    auto reserved = mmu_->reserve(PageCount(kPages), Backing::kSmall);
+    ASSERT_TRUE(reserved.ok());
+    sink_.r = *reserved;
+    ASSERT_TRUE(mmu_->permit(sink_.r, {sink_.r.base, sink_.r.pages}, Access::kReadWrite).ok());
+    sink_.mmu.store(mmu_);
+  }
+  void TearDown() override {
+    if (mmu_ == nullptr) return;
+    mmu_->release(sink_.r);
+    sink_.mmu.store(nullptr);
+    mmu_->destroy();
+  }
+  volatile std::uint64_t* words(std::uint64_t page) {
+    return reinterpret_cast<volatile std::uint64_t*>((sink_.r.base + PageCount(page)).pointer());
+  }
+  PageRun run(std::uint64_t first, std::uint64_t n) {
+    return {sink_.r.base + PageCount(first), PageCount(n)};
+  }
+
+  ReturningSink sink_;
+  Counters counters_;
+  UffdMmu* mmu_ = nullptr;
+};
 
 TEST_P(MovingUnderThreads, NoStoreIsLost) {
-  const Kind kind = GetParam();
-  static ReturningSink sink;
-  new (&sink) ReturningSink();
-  Counters counters;
-  UffdOptions options;
-  options.delivery = kind == Kind::kThread ? Delivery::kThread : Delivery::kSignal;
-  options.use_move = kind == Kind::kWithoutMove ? UseMove::kNever : UseMove::kWherePossible;
-  options.pins = Pins::kKnown;
-  options.sink = &sink;
-  options.counters = &counters;
-  auto created = UffdMmu::create(options);
-  if (!created) GTEST_SKIP() << "not available here: errno " << created.code();
-  UffdMmu& mmu = **created;
-  auto reserved = mmu.reserve(PageCount(kPages), Backing::kSmall);
-  ASSERT_TRUE(reserved.ok());
-  sink.r = *reserved;
-  ASSERT_TRUE(mmu.permit(sink.r, {sink.r.base, sink.r.pages}, Access::kReadWrite).ok());
-  sink.mmu.store(&mmu);
-
   // Each thread counts up in words of its own, on pages it shares with the others.
   constexpr unsigned kThreads = 3;
   constexpr std::uint64_t kRounds = 12;
@@ -343,11 +358,9 @@ TEST_P(MovingUnderThreads, NoStoreIsLost) {
       for (std::uint64_t round = 0; round < kRounds; ++round) {
         for (std::uint64_t k = 0; k < kPages; ++k) {
           const std::uint64_t i = (k * 37 + t * 701) % kPages;
-          auto* words =
-              reinterpret_cast<volatile std::uint64_t*>((sink.r.base + PageCount(i)).pointer());
           const std::uint64_t stamp = round == 0 ? 0 : (i << 32 | t << 16 | (round - 1)) + 1;
-          if (words[t * 100] != stamp) wrong.fetch_add(1);
-          words[t * 100] = (i << 32 | t << 16 | round) + 1;
+          if (words(i)[t * 100] != stamp) wrong.fetch_add(1);
+          words(i)[t * 100] = (i << 32 | t << 16 | round) + 1;
         }
       }
       running.fetch_sub(1);
@@ -356,20 +369,48 @@ TEST_P(MovingUnderThreads, NoStoreIsLost) {
   std::uint64_t n = 0;
   while (running.load() != 0) {
     const std::uint64_t block = n % 4 * kPagesPerBlock;
-    const bool whole = n % 3 == 0;
-    const PageRun run{sink.r.base + PageCount(block + (whole ? 0 : n * 29 % 256)),
-                      PageCount(whole ? kPagesPerBlock : 1 + n % 200)};
-    sink.take_all(run, whole);
+    if (n % 3 == 0)
+      sink_.take_all(run(block, kPagesPerBlock), true);
+    else
+      sink_.take_all(run(block + n * 29 % 256, 1 + n % 200), false);
     ++n;
     if (n % 8 == 0) ::usleep(200);
   }
   for (auto& t : threads) t.join();
   EXPECT_EQ(wrong, 0);
-  EXPECT_EQ(sink.incomplete, 0);
+  EXPECT_EQ(sink_.incomplete, 0);
   EXPECT_GT(n, 10U);
-  mmu.release(sink.r);
-  sink.mmu.store(nullptr);
-  mmu.destroy();
+}
+
+// A store at the very moment a page leaves: one thread stores without a pause to the pages that
+// the other takes without a pause.
+TEST_P(MovingUnderThreads, NoStoreIsLostOnHotPages) {
+  constexpr std::uint64_t kHot = 4;
+  std::atomic<bool> stop{false};
+  std::atomic<std::uint64_t> sweeps{0};
+  std::uint64_t lost = 0;
+  std::thread writer([&] {
+    std::uint64_t expected[kHot] = {};
+    while (!stop.load(std::memory_order_relaxed)) {
+      for (std::uint64_t i = 0; i < kHot; ++i) {
+        for (int k = 0; k < 200; ++k) {
+          if (words(i)[0] != expected[i]) ++lost;
+          words(i)[0] = ++expected[i];
+        }
+      }
+      sweeps.fetch_add(1, std::memory_order_relaxed);
+    }
+  });
+  for (int n = 0; n < 200; ++n) {
+    // All pages are there, and stored to right now.
+    const std::uint64_t before = sweeps.load(std::memory_order_relaxed);
+    while (sweeps.load(std::memory_order_relaxed) < before + 2) ::sched_yield();
+    sink_.take_all(run(0, kHot), false);
+  }
+  stop.store(true);
+  writer.join();
+  EXPECT_EQ(lost, 0U);
+  EXPECT_EQ(sink_.incomplete, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, MovingUnderThreads,

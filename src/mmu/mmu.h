@@ -144,7 +144,7 @@ class Mmu {
   // The same for the shadow.
   virtual void drop_shadow(const Reservation& r, PageRun run) = 0;
   // Stops sharing a page with a fork relative, as a store that changes nothing would. The page is
-  // at its address and stores to it are allowed.
+  // at its address and its stores do not trap. Nothing happens where permit() forbids stores.
   virtual void unshare(const Reservation& r, Vpn vpn) = 0;
 
   // The page's bytes in the shadow, for a page that is there and as long as it is. A hole must not

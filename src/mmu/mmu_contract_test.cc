@@ -282,6 +282,11 @@ TEST_P(MmuContract, HugeBlocksKeepTheirAccounting) {
   EXPECT_EQ(counted(), 591U + 512U);
   EXPECT_DONE(huge.mmu().give_back(huge.r(), huge.run(1536, 512), Return::kMoved).progress, 512U);
   EXPECT_EQ(huge.load(1536), 0x010000000000U);
+  // The shadow of a block that was huge once is not huge by itself.
+  EXPECT_DONE(huge.mmu().discard(huge.r(), huge.run(1536, 512)), 512U);
+  const std::uint64_t empty = counted();
+  ASSERT_NE(huge.mmu().stage(huge.r(), huge.run(1600, 1)), nullptr);
+  EXPECT_EQ(counted(), empty + 1);
   EXPECT_EQ(huge.sink.missing, 0U);
 }
 
@@ -371,6 +376,18 @@ TEST_P(MmuContract, LockedMemoryStays) {
   EXPECT_EQ(b().in_shadow(1), 4U);
   EXPECT_EQ(b().load(3), 4U);
   EXPECT_EQ(populated(), 4U);
+}
+
+TEST_P(MmuContract, ALockedBlockStaysLocked) {
+  EXPECT_DONE(b().install(512, 512, 4), 512U);
+  if (is_soft())
+    b().soft()->lock_pages(run(512, 512));
+  else if (sys::call(SYS_mlock, sys::ptr(b().page(512).pointer()), kBlockSize) != 0)
+    GTEST_SKIP() << "mlock is not permitted";
+  EXPECT_STOPS(mmu().take_block(r(), b().page(512), PageCount(512)), 0U, Outcome::kLocked);
+  EXPECT_EQ(b().load(600), 4U);
+  EXPECT_EQ(b().sink.missing, 0U);
+  EXPECT_EQ(populated(), 512U);
 }
 
 // ---- Bus errors ----

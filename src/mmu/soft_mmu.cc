@@ -304,8 +304,8 @@ void SoftMmu::drop_shadow(const Reservation& r, PageRun run) {
 
 void SoftMmu::unshare(const Reservation& r, Vpn vpn) {
   (void)for_pages(Primitive::kUnshare, r, {vpn, PageCount(1)}, [](Range& range, std::uint64_t i) {
-    BUOY_CHECK(range.is_writable(i) && !range.address.has(i, SoftPages::kTrapped));
-    range.address.clear(i, SoftPages::kShared);
+    BUOY_CHECK(!range.address.has(i, SoftPages::kTrapped));
+    if (range.is_writable(i)) range.address.clear(i, SoftPages::kShared);
     return Outcome::kDone;
   });
 }

@@ -208,10 +208,9 @@ void UffdMmu::drop_shadow(const Reservation& r, PageRun run) {
 }
 
 void UffdMmu::unshare(const Reservation&, Vpn vpn) {
-  // The kernel makes the store for us where it can, and answers with an error instead of a signal.
-  const int rc = sys::advise(vpn.pointer(), kPageSize, abi::kAdvicePopulateWrite);
-  if (rc != -EINVAL) return;
-  __atomic_fetch_or(reinterpret_cast<unsigned char*>(vpn.pointer()), 0, __ATOMIC_RELAXED);
+  // The kernel makes the store for us, and answers with an error instead of a signal where it may
+  // not be made. Kernels without this advice have no MOVE either, which alone needs unsharing.
+  (void)sys::advise(vpn.pointer(), kPageSize, abi::kAdvicePopulateWrite);
 }
 
 const std::byte* UffdMmu::shadow_bytes(const Reservation& r, Vpn vpn) {
