@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 namespace buoy::bench {
 namespace {
 
+constexpr int kHighestPriority = -20;
 constexpr std::string_view kEndOfAnswer = "done\n";
 using Clock = std::chrono::steady_clock;
 
@@ -32,9 +34,22 @@ Clock::time_point after(double seconds) {
 
 std::string own_path() { return std::filesystem::read_symlink("/proc/self/exe").string(); }
 
+// What else runs here shall disturb neither side; without the right to it, so be it. The scheduler
+// weighs sessions first (autogroup), then the processes of one.
+void claim_the_processors() {
+  setsid();
+  (void)setpriority(PRIO_PROCESS, 0, kHighestPriority);
+  try {
+    write_file("/proc/self/autogroup", std::to_string(kHighestPriority));
+  } catch (const Unavailable&) {
+    return;
+  }
+}
+
 // In the forked child: everything that must be so before the first page of the program.
 [[noreturn]] void become(const Command& command, int input, int output) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  claim_the_processors();
   dup2(input, STDIN_FILENO);
   dup2(output, STDOUT_FILENO);
   if (!command.join_cgroup.empty()) {

@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -43,7 +45,54 @@ std::string first_line(const std::string& path) {
   return std::getline(in, text) ? text : "unknown";
 }
 
+struct CpuSeconds {
+  double busy = 0;
+  double total = 0;
+};
+
+// Of all CPUs since boot.
+CpuSeconds cpu_seconds() {
+  std::ifstream in("/proc/stat");
+  std::string label;
+  in >> label;
+  const auto ticks_per_second = static_cast<double>(sysconf(_SC_CLK_TCK));
+  constexpr int kIdle = 3;
+  constexpr int kIoWait = 4;
+  constexpr int kFields = 8;  // user to steal; guest time is in user's
+  CpuSeconds sum;
+  double value = 0;
+  for (int field = 0; field < kFields && in >> value; ++field) {
+    sum.total += value / ticks_per_second;
+    if (field != kIdle && field != kIoWait) sum.busy += value / ticks_per_second;
+  }
+  return sum;
+}
+
+double own_cpu_seconds() {
+  double sum = 0;
+  for (const int who : {RUSAGE_SELF, RUSAGE_CHILDREN}) {
+    rusage use{};
+    getrusage(who, &use);
+    for (const timeval& t : {use.ru_utime, use.ru_stime})
+      sum += static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
+  }
+  return sum;
+}
+
 }  // namespace
+
+OthersWatch::OthersWatch() : own_(own_cpu_seconds()) {
+  const CpuSeconds now = cpu_seconds();
+  busy_ = now.busy;
+  total_ = now.total;
+}
+
+double OthersWatch::part() const {
+  const CpuSeconds now = cpu_seconds();
+  if (now.total <= total_) return 0;
+  const double others = now.busy - busy_ - (own_cpu_seconds() - own_);
+  return std::max(others, 0.0) / (now.total - total_);
+}
 
 std::string machine_facts() {
   utsname system{};

@@ -25,6 +25,20 @@ void write_file(const std::string& path, std::string_view text);  // throws Unav
 // "a: b" of errno.
 [[nodiscard]] std::string because_errno(std::string_view what);
 
+// How busy others keep the machine, between its making and part().
+class OthersWatch {
+ public:
+  OthersWatch();
+  // CPU time that neither this process nor the children it has waited for used, as a part of all
+  // CPUs' time; 0 if it cannot be told.
+  [[nodiscard]] double part() const;
+
+ private:
+  double busy_;
+  double own_;
+  double total_;
+};
+
 // Benchmarks that change the machine (swap devices, cgroups) or measure time run one at a time:
 // the first call waits for the others, the lock is held until the process and its guardian
 // (undo.h) are gone.

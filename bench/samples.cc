@@ -1,10 +1,16 @@
 #include "samples.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "machine.h"
 
 namespace buoy::bench {
+
+namespace {
+constexpr double kDisturbed = 0.1;
+}  // namespace
 
 double Measured::median(const std::string& quantity) const {
   std::vector<double> values;
@@ -22,13 +28,25 @@ std::vector<Measured> run_interleaved(const std::vector<Side>& sides, std::size_
     for (std::size_t i = 0; i < sides.size(); ++i) {
       if (!measured[i].why.empty()) continue;
       try {
-        measured[i].samples.push_back(sides[i].run());
+        const OthersWatch others;
+        Sample sample = sides[i].run();
+        sample["others_part"] = others.part();
+        measured[i].samples.push_back(std::move(sample));
       } catch (const Unavailable& e) {
         measured[i].why = e.what();
       }
     }
   }
   return measured;
+}
+
+void note_disturbance(Report& report, const std::vector<Measured>& sides) {
+  for (const Measured& side : sides) {
+    const double part = side.ok() ? side.median("others_part") : 0;
+    if (part > kDisturbed)
+      report.note(fmt::format("disturbed: other programs had {:.0f} % of the CPUs while {} ran",
+                              part * 100, side.name));
+  }
 }
 
 void report_pair(Report& report, const std::string& case_name, const Unit& unit,

@@ -29,9 +29,13 @@ struct Measured {
   [[nodiscard]] double median(const std::string& quantity) const;
 };
 
-// Runs the sides interleaved, A B C A B C ..., `rounds` times.
+// Runs the sides interleaved, A B C A B C ..., `rounds` times. Each sample gets "others_part": how
+// much of the machine other programs had meanwhile (OthersWatch).
 [[nodiscard]] std::vector<Measured> run_interleaved(const std::vector<Side>& sides,
                                                     std::size_t rounds = kPairs);
+
+// A note below the results if other programs had much of the machine.
+void note_disturbance(Report& report, const std::vector<Measured>& sides);
 
 // Reports one quantity of a case: the medians of Buoy's side against those of a peer.
 void report_pair(Report& report, const std::string& case_name, const Unit& unit,

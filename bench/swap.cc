@@ -81,6 +81,7 @@ Sample run_buoy(const Case& c) {
 
 void add_units(Sample& sample, const Case& c) {
   sample["accesses_per_ms"] = sample.at("accesses_per_second") / 1e3;
+  sample["slow_percent"] = sample.at("slow_part") * 100;
   sample["mb_per_s"] = sample.at("accesses_per_second") * 4096 / 1e6;
   sample["charged_mib"] = sample.at("charged_bytes") / static_cast<double>(kMiB);
   if (sample.count("zram_bytes") != 0)
@@ -104,6 +105,7 @@ void report_case(Report& report, const Case& c, const std::string& suffix, const
   line("p50", {"us", Better::kLower}, "p50_us");
   line("p99", {"us", Better::kLower}, "p99_us");
   line("p99.9", {"us", Better::kLower}, "p999_us");
+  line("slow", {"% accesses", Better::kLower}, "slow_percent");
   if (c.way == Way::kLibrary) line("stored", {"bytes/byte", Better::kLower}, "stored");
   line("memory", {"MiB", Better::kLower}, "charged_mib");
 }
@@ -146,6 +148,7 @@ void run_case(const Case& c, bool both_clusters, Peer& peer, Report& report) {
   const std::vector<Measured> measured = run_interleaved(sides);
   report_case(report, c, "", measured[0], measured[1]);
   if (both_clusters) report_case(report, c, " page-cluster 3", measured[0], measured[2]);
+  note_disturbance(report, measured);
 }
 
 }  // namespace
