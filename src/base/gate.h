@@ -29,9 +29,12 @@ class Gate {
   }
   void leave(unsigned shard) { inside_[shard].count.fetch_sub(1, std::memory_order_release); }
 
-  // The caller must be the only closer, and must not be inside.
+  // The caller must not be inside. Waits for another closer to open first.
   void close() {
-    closer_.store(sys::gettid(), std::memory_order_seq_cst);
+    const int mine = sys::gettid();
+    for (int other = 0; !closer_.compare_exchange_strong(other, mine, std::memory_order_seq_cst);
+         other = 0)
+      sys::futex_wait(&closer_, static_cast<std::uint32_t>(other));
     for (Shard& s : inside_)
       while (s.count.load(std::memory_order_acquire) != 0) __builtin_ia32_pause();
   }

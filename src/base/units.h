@@ -27,7 +27,7 @@ class PageCount {
   constexpr PageCount() = default;
   constexpr explicit PageCount(std::uint64_t pages) : pages_(pages) {}
   [[nodiscard]] static constexpr PageCount covering(ByteSize bytes) {
-    return PageCount((bytes + kPageSize - 1) >> kPageShift);
+    return PageCount((bytes >> kPageShift) + (bytes % kPageSize != 0 ? 1 : 0));
   }
   [[nodiscard]] static constexpr PageCount whole_in(ByteSize bytes) {
     return PageCount(bytes >> kPageShift);
