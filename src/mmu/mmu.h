@@ -164,6 +164,9 @@ class Mmu {
   // Thread delivery: whoever waits for these pages tries again.
   virtual void wake(const Reservation& r, PageRun run) = 0;
 
+  // Has the program mlocked any of it, as far as the kernel knows? The run is mapped.
+  [[nodiscard]] virtual bool is_mlocked(PageRun run) = 0;
+
   // ---- The whole ----------------------------------------------------------------------------
   [[nodiscard]] virtual Costs costs() const = 0;
   // The kernel's page tables of our ranges, bytes (an upper bound from what was populated).

@@ -536,6 +536,12 @@ void SoftMmu::lock_pages(PageRun run) {
   }
 }
 
+bool SoftMmu::is_mlocked(PageRun run) {
+  for (Vpn v = run.first; v < run.end(); ++v)
+    if (has(v, Side::kAddress, SoftPages::kLocked)) return true;
+  return false;
+}
+
 void SoftMmu::unlock_pages(PageRun run) {
   const Lock lock(mutex_);
   for (Vpn v = run.first; v < run.end(); ++v) {

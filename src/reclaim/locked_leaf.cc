@@ -224,7 +224,8 @@ unsigned LockedLeaf::take(unsigned begin, unsigned end, const Marks* only) LEAF_
   };
   drop_stale_shadows(begin, end);
   if (begin == 0 && end == kPagesPerBlock && only == nullptr && leaf_.in_shadow == 0 &&
-      leaf_.held == 0 && leaf_.count_of(PteState::kLazyFree) == 0) {
+      leaf_.held == 0 && leaf_.count_of(PteState::kLazyFree) == 0 &&
+      leaf_.count_of(PteState::kPurged) == 0) {
     // The whole block, whatever lies where: its page table may move as one.
     const mmu::Progress p =
         context_.mmu->take_block(reservation(), leaf_.first_page(), PageCount(leaf_.populated()));
@@ -243,7 +244,7 @@ unsigned LockedLeaf::take(unsigned begin, unsigned end, const Marks* only) LEAF_
       const Pte p = leaf_.get(j);
       if (leaves(j, p)) {
         last = j;
-      } else if (p.is_at_address()) {
+      } else if (p.is_at_address() || p.has(Pte::kPoisoned)) {
         break;
       }
     }
@@ -255,12 +256,14 @@ unsigned LockedLeaf::take(unsigned begin, unsigned end, const Marks* only) LEAF_
     if (p.complete()) continue;
     if (p.outcome == mmu::Outcome::kBusy && !leaf_.get(i).has(Pte::kBusy)) {
       // Shared since a fork, or pinned. A store that changes nothing ends the first; the mark
-      // makes sure that we try this once, and then leave the page alone.
+      // makes sure that we try this once, and then leave the page alone. That store must not trap:
+      // it would wait for the lock that we hold.
+      if (leaf_.get(i).traps_stores() && allow_stores(i, 1) == 0) break;
       context_.mmu->unshare(reservation(), leaf_.page(i));
       leaf_.set(i, leaf_.get(i).with(Pte::kBusy));
       continue;
     }
-    if (p.outcome == mmu::Outcome::kLocked || p.outcome == mmu::Outcome::kNoMemory) break;
+    if (p.outcome == mmu::Outcome::kNoMemory) break;
     leaf_.set(i, leaf_.get(i).without(Pte::kBusy));
     touch(i, 1);  // not before the clock comes round again
     ++i;
@@ -326,7 +329,7 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
       const Pte p = leaf_.get(j);
       if (goes(p))
         last = j;
-      else if (p.is_at_address() || p.has(Pte::kInShadow))
+      else if (p.is_at_address() || p.has(Pte::kInShadow) || p.has(Pte::kPoisoned))
         break;
     }
     const unsigned n = last + 1 - i;
@@ -359,6 +362,93 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
   return lazily + dropped;
 }
 
+namespace {
+bool can_be_purged(Pte p) {
+  return (p.frames() != 0 || p.state() == PteState::kSwapped) && p.state() != PteState::kLoading &&
+         !p.is_held() && !p.has(Pte::kSqueezing);
+}
+}  // namespace
+
+LockedLeaf::Purged LockedLeaf::purge(unsigned begin, unsigned end) LEAF_HELD {
+  Purged sum;
+  for (unsigned i = begin; i < end;) {
+    if (!can_be_purged(leaf_.get(i))) {
+      ++i;
+      continue;
+    }
+    // Runs reach over pages that have no frame, but for poison, which a MOVE would stumble over.
+    unsigned last = i;
+    for (unsigned j = i + 1; j < end; ++j) {
+      const Pte p = leaf_.get(j);
+      if (can_be_purged(p))
+        last = j;
+      else if (p.frames() != 0 || p.has(Pte::kPoisoned))
+        break;
+    }
+    const Purged run = purge_run(i, last + 1);
+    sum.pages += run.pages;
+    sum.frames += run.frames;
+    i = last + 1;
+  }
+  return sum;
+}
+
+// Every page of the run that has frames may be purged. Those stay whose frame cannot be discarded.
+LockedLeaf::Purged LockedLeaf::purge_run(unsigned first, unsigned end) LEAF_HELD {
+  unsigned first_mapped = end;
+  unsigned end_mapped = first;
+  bool has_shadow = false;
+  for (unsigned i = first; i < end; ++i) {
+    const Pte p = leaf_.get(i);
+    has_shadow = has_shadow || p.has(Pte::kInShadow);
+    if (!p.is_at_address()) continue;
+    if (first_mapped == end) first_mapped = i;
+    end_mapped = i + 1;
+  }
+  // Before the frames at addresses, whose way out may lead through the shadow.
+  if (has_shadow) context_.mmu->drop_shadow(reservation(), run(first, end - first));
+  unsigned discarded_to = first_mapped;
+  if (first_mapped < end_mapped)
+    discarded_to += discard_mapped(first_mapped, end_mapped - first_mapped);
+  Purged purged;
+  unsigned lazily = 0;
+  for (unsigned i = first; i < end; ++i) {
+    const Pte p = leaf_.get(i);
+    const unsigned frames = p.frames();
+    Pte next = p.without(Pte::kInShadow);
+    const bool stays = p.is_at_address() && i >= discarded_to;
+    if (!can_be_purged(p)) continue;  // nothing is in it
+    if (!stays) {
+      if (!p.entry().is_none()) context_.swap->free(p.entry());
+      next = next.without_entry().without(Pte::kBusy).without(Pte::kCold);
+      next = next.with_state(PteState::kPurged);
+      ++purged.pages;
+      if (p.state() == PteState::kLazyFree || p.state() == PteState::kLazyAway) ++lazily;
+    }
+    leaf_.set(i, next);
+    purged.frames += frames - next.frames();
+  }
+  if (lazily != 0) context_.counters.add(Event::pglazyfreed, lazily);
+  return purged;
+}
+
+// The frames at the addresses of the run go, in the way that respects the kernel's pins; pages from
+// the first on that are gone. Nothing of the run is in the shadow.
+unsigned LockedLeaf::discard_mapped(unsigned first, unsigned n) LEAF_HELD {
+  if (context_.pins == Pins::kUnknown) {
+    // Only MOVE refuses a page that a device may still write to.
+    const mmu::Progress p = context_.mmu->take(reservation(), run(first, n));
+    if (!p.done.is_zero())
+      context_.mmu->drop_shadow(reservation(), {leaf_.page(first), p.done});
+    return static_cast<unsigned>(p.done.value());
+  }
+  if (context_.mmu->discard(reservation(), run(first, n)).complete()) return n;
+  // Something in it is mlocked behind our back, and what lies before that may be gone.
+  unsigned done = 0;
+  while (done < n && context_.mmu->discard(reservation(), run(first + done, 1)).complete()) ++done;
+  return done;
+}
+
 bool LockedLeaf::forget(unsigned begin, unsigned end, PteState to) LEAF_HELD {
   BUOY_DCHECK(is_quiet(begin, end));
   unsigned first_mapped = end;
@@ -381,16 +471,23 @@ bool LockedLeaf::forget(unsigned begin, unsigned end, PteState to) LEAF_HELD {
   if (first_mapped < end_mapped) {
     const mmu::Progress p =
         context_.mmu->discard(reservation(), run(first_mapped, end_mapped - first_mapped));
-    if (!p.complete()) return false;
+    if (!p.complete()) {
+      // What is gone is gone: the pages up to there are forgotten, the rest is as it was.
+      const unsigned reached = first_mapped + static_cast<unsigned>(p.done.value());
+      if (reached > first_mapped) (void)forget(begin, reached, to);
+      return false;
+    }
   }
-  if (first_shadow < end_shadow) drop_shadow_runs(first_shadow, end_shadow);
+  if (first_shadow < end_shadow)
+    context_.mmu->drop_shadow(reservation(), run(first_shadow, end_shadow - first_shadow));
   if (lazily != 0) context_.counters.add(Event::pglazydropped, lazily);
   for (unsigned i = begin; i < end; ++i) {
     const Pte p = leaf_.get(i);
     if (p.state() == PteState::kHole || p.state() == to) continue;
     free_entry(i);
     // Locks and pins belong to the mapping, not to the contents.
-    Pte next = leaf_.get(i).with_state(to).without(Pte::kCold).without(Pte::kBusy);
+    Pte next = leaf_.get(i).with_state(to).without(Pte::kInShadow);
+    next = next.without(Pte::kCold).without(Pte::kBusy);
     if (p.has(Pte::kPoisoned)) {
       context_.mmu->unpoison(reservation(), leaf_.page(i));
       next = next.without(Pte::kPoisoned);
