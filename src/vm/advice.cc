@@ -158,9 +158,7 @@ Status Vm::page_out(PageRun run) {
         {
           LockedLeaf locked(context_, leaf);
           if (!locked.is_of(at)) return;
-          const unsigned gone =
-              locked.discard_by_reclaim(begin, end, locked.region().is(RegionFlags::kDroppable));
-          context_.counters.add(Event::pglazyfreed, gone);
+          (void)locked.discard_by_reclaim(begin, end, locked.region().is(RegionFlags::kDroppable));
         }
         (void)reclaimer_.page_out(leaf, begin, end);
       });

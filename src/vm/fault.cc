@@ -149,7 +149,12 @@ Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) 
         locked.wait_until_quiet(i, i + 1);
         return Step::kAgain;
       case PteState::kPurged:
-        if (!locked.region().is(RegionFlags::kPurgedReadsZero)) return Step::kPurged;
+        if (!locked.region().is(RegionFlags::kPurgedReadsZero)) {
+          // Here, where nobody can be withdrawing the mark: the poison must go with the state.
+          if (context_.mmu->poison(locked.region().reservation, fault.vpn))
+            locked.set(i, p.with(Pte::kPoisoned));
+          return Step::kPurged;
+        }
         if (!locked.forget(i, i + 1, PteState::kEmpty)) return Step::kNoMemory;
         return fill(locked, i, precharge);
       case PteState::kCount:

@@ -24,6 +24,8 @@ PageRun intersection(PageRun a, PageRun b) {
 
 Status Vm::create() {
   context_.lru.set_budget_pages(context_.budget.limit().value());
+  if (Status s = volatile_.create(); !s) return s;
+  reclaimer_.set_purge_source(this);
   return scratch_.create();
 }
 
@@ -121,7 +123,7 @@ void Vm::clear_leaves(PageRun run, PteState to) {
 
 Status Vm::unmap(PageRun run) {
   const SignalBlock signals;
-  const GatePass pass(context_.gate);
+  const MarksPass pass(context_.gate, volatile_.lock());
   const Guard guard(context_.table.region_lock());
   for (Vpn at = run.first; at < run.end();) {
     Region* region = context_.table.find_region(at);
@@ -131,11 +133,14 @@ Status Vm::unmap(PageRun run) {
     }
     const PageRun part = intersection({at, run.end() - at}, region->range());
     if (Status s = region->extents.prepare(); !s) return s;
+    if (Status s = volatile_.prepare(); !s) return s;
     // First nobody can bring pages in any more, then what is there goes.
     region->extents.for_each_in(part, [&](PageRun mapped, mmu::Access) {
       (void)context_.mmu->permit(region->reservation, mapped, mmu::Access::kNone);
     });
     region->extents.erase(part);
+    // A purge of them would be over; nobody can mark them again.
+    volatile_.forget(part);
     clear_leaves(part, PteState::kHole);
     at = part.end();
     if (region->kind == RegionKind::kOwn && region->extents.size() == 0 &&
@@ -164,17 +169,19 @@ void Vm::release_region(Region& region) {
 
 Status Vm::map_over(PageRun run, mmu::Access access) {
   const SignalBlock signals;
-  const GatePass pass(context_.gate);
+  const MarksPass pass(context_.gate, volatile_.lock());
   const Guard guard(context_.table.region_lock());
   Region* region = context_.table.find_region(run.first);
   if (region == nullptr || run.end() > region->range().end()) return Error{ENOMEM};
+  if (Status s = volatile_.prepare(); !s) return s;
+  volatile_.forget(run);
   clear_leaves(run, PteState::kEmpty);
   return place(*region, run, access);
 }
 
 Status Vm::carve_out(PageRun run) {
   const SignalBlock signals;
-  const GatePass pass(context_.gate);
+  const MarksPass pass(context_.gate, volatile_.lock());
   const Guard guard(context_.table.region_lock());
   for (Vpn at = run.first; at < run.end();) {
     Region* region = context_.table.find_region(at);
@@ -185,7 +192,9 @@ Status Vm::carve_out(PageRun run) {
     const PageRun part = intersection({at, run.end() - at}, region->range());
     if (Status s = region->extents.prepare(); !s) return s;
     if (Status s = region->foreign.prepare(); !s) return s;
+    if (Status s = volatile_.prepare(); !s) return s;
     region->extents.erase(part);
+    volatile_.forget(part);
     clear_leaves(part, PteState::kHole);
     region->foreign.assign(part, true);
     region->has_foreign.store(true, std::memory_order_release);
@@ -295,6 +304,7 @@ Result<Vpn> Vm::remap(PageRun run, PageCount pages, bool may_move) {
     (void)unmap({*fresh, pages});
     return s.error();
   }
+  move_marks(run, *fresh);
   (void)unmap(run);
   return *fresh;
 }
@@ -316,6 +326,7 @@ Result<Vpn> Vm::remap_onto(PageRun run, Vpn target, PageCount pages) {
   if (Status s = map_over(there, access); !s) return s.error();
   const PageRun kept{run.first, std::min(run.count, pages)};
   if (Status s = move_pages(kept, target); !s) return s.error();
+  move_marks(kept, target);
   (void)unmap(run);
   return target;
 }
@@ -327,6 +338,14 @@ bool Vm::has_mappings() {
   for (std::uint32_t i = 0; i < context_.table.region_count(); ++i)
     if (context_.table.region_at(i).extents.size() != 0) return true;
   return false;
+}
+
+// Behind the pages, their marks. Without memory to cut marks at the ends they stay behind, and the
+// purged pages under them with what was in them: nothing.
+void Vm::move_marks(PageRun from, Vpn to) {
+  const SignalBlock signals;
+  const MarksPass pass(context_.gate, volatile_.lock());
+  if (volatile_.prepare().ok()) volatile_.relocate(from, to);
 }
 
 // Contents of `from` move to `to` (fresh, empty); all or nothing.
@@ -351,6 +370,7 @@ Status Vm::move_pages(PageRun from, Vpn to) {
   return {};
 }
 
+// Until the page is at its new place it stays at the old one: a failure loses nothing.
 Status Vm::move_page(Vpn from, Vpn to) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
@@ -365,6 +385,7 @@ Status Vm::move_page(Vpn from, Vpn to) {
   const ScratchPool::Borrowed scratch(scratch_);
   swap::SwapEntry entry;
   bool has_bytes = false;
+  bool was_purged = false;
   {
     LockedLeaf locked(context_, *source);
     locked.wait_until_quiet(i, i + 1);
@@ -382,28 +403,40 @@ Status Vm::move_page(Vpn from, Vpn to) {
       const std::byte* bytes = context_.mmu->shadow_bytes(locked.region().reservation, from);
       std::copy_n(bytes, kPageSize, scratch.page(0));
       has_bytes = true;
-      if (!locked.forget(i, i + 1, PteState::kEmpty)) return Error{EBUSY};
     } else if (p.state() == PteState::kSwapped) {
       entry = p.entry();
       locked.drop_stale_shadows(i, i + 1);
       locked.set(i, locked.get(i).without_entry().with_state(PteState::kEmpty));
+    } else if (p.state() == PteState::kPurged) {
+      // Its mark will follow, and must find it.
+      was_purged = true;
+      BUOY_CHECK(locked.forget(i, i + 1, PteState::kEmpty));
     } else {
       return {};
     }
   }
-  LockedLeaf locked(context_, *target, &precharge);
-  if (has_bytes) {
+  {
+    LockedLeaf locked(context_, *target, &precharge);
     // A fault in the target may have been first only if the program races with its own mremap.
-    if (!locked.forget(j, j + 1, PteState::kEmpty)) return Error{ENOMEM};
+    BUOY_CHECK(locked.forget(j, j + 1, PteState::kEmpty));
+    if (was_purged) {
+      locked.set(j, locked.get(j).with_state(PteState::kPurged));
+      return {};
+    }
+    if (!has_bytes) {
+      locked.set(j, locked.get(j).with_state(PteState::kMapped));
+      locked.set(j, locked.get(j).with_entry(entry).with_state(PteState::kSwapped));
+      return {};
+    }
     const mmu::Progress p = context_.mmu->install(locked.region().reservation, {to, PageCount(1)},
                                                   scratch.page(0), mmu::Stores::kAllowed);
     if (!p.complete()) return Error{ENOMEM};
     locked.set(j, locked.get(j).with_state(PteState::kMapped));
     locked.touch(j, 1);
-  } else {
-    locked.set(j, locked.get(j).with_state(PteState::kMapped));
-    locked.set(j, locked.get(j).with_entry(entry).with_state(PteState::kSwapped));
   }
+  LockedLeaf locked(context_, *source);
+  locked.wait_until_quiet(i, i + 1);
+  BUOY_CHECK(locked.forget(i, i + 1, PteState::kEmpty));
   return {};
 }
 

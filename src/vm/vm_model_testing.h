@@ -64,6 +64,7 @@ class VmModel {
     Op op;
     PageRun run;
     std::uint64_t argument;
+    std::uint64_t number;
   };
 
   // ---- Choices
@@ -125,7 +126,6 @@ class VmModel {
   std::unordered_map<std::uint64_t, Page> pages_;
   std::vector<Mapping> mappings_;
   std::uint64_t held_ = 0;  // pinned and locked pages, about
-  std::uint64_t lazily_before_fork_ = 0;
   PageCount highest_limit_;
   std::uint32_t last_number_ = 0;
   bool is_injected_ = false;
