@@ -13,6 +13,7 @@
 #include "base/sys.h"
 #include "base/units.h"
 #include "preload/runtime.h"
+#include "preload/stats_at_exit.h"
 
 // long buoy_switch_stack(long (*body)(const void*), const void* argument, void* stack_top)
 // Calls body(argument) on another stack. rbp keeps the old one, and unwinders can follow it.
@@ -165,7 +166,10 @@ int begin_child(void* /*unused*/) {
   buoy_switch_stack(set_up_child, nullptr, fork_stack + kForkStackBytes);
   fork_lock.store(0);
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&start.mask), 0, sizeof start.mask);
-  return start.body(start.argument);
+  const int status = start.body(start.argument);
+  // libc would end this thread; the engine's threads beside it would keep the process.
+  write_stats_at_exit();
+  for (;;) sys::call(SYS_exit_group, status);
 }
 
 struct StackCloneCall {
