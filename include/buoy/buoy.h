@@ -101,9 +101,16 @@ BUOY_API ssize_t buoy_pool_reclaim(buoy_pool *pool, size_t bytes);
 /* One counter or gauge by its name, as in `buoy run --stats`. ENOENT: no such name.
  * Async-signal-safe. */
 BUOY_API int buoy_pool_stat(buoy_pool *pool, const char *name, uint64_t *value);
-/* An eventfd that tells of pressure and purges: each read gives the events since the last, or'ed:
- * see BUOY_EVENT_*. The descriptor is the pool's; do not close it. */
+/* An eventfd (non-blocking, close-on-exec) that tells of purges and of rising pressure. A read gives
+ * what happened since the last; BUOY_EVENT_* take the value apart. Moderate: ordinary memory is
+ * being compressed. Critical: nothing is left to reclaim, or nearly; a program that can shrink
+ * should. Each level is told once when it is reached, and again only after it was left; the present
+ * one is buoy_pool_stat "pressure_level" (0 none, 1 moderate, 2 critical). The descriptor is the
+ * pool's; do not close it. A fork child has one of its own under the same number. */
 BUOY_API int buoy_pool_eventfd(buoy_pool *pool);
+#define BUOY_EVENT_PURGES(value) ((uint64_t)(value) & 0xfffffU)          /* batches purged */
+#define BUOY_EVENT_MODERATE(value) ((uint64_t)(value) >> 20 & 0xfffffU) /* times reached */
+#define BUOY_EVENT_CRITICAL(value) ((uint64_t)(value) >> 40)
 /* Moves arena pages together and gives empty blocks back. 0. */
 BUOY_API int buoy_compact(buoy_pool *pool);
 
@@ -115,15 +122,25 @@ BUOY_API int buoy_unmap(void *address, size_t length);
 BUOY_API void *buoy_remap(void *address, size_t old_length, size_t new_length);
 BUOY_API int buoy_advise(void *address, size_t length, int advice);
 
-/* The range may be purged from now on; lower priorities (0 to 3) go first. Bytes marked: short,
- * with errno ENOMEM, where a hole ends the range; -1 if nothing was marked. */
+/* The range may be purged from now on: lower priorities (0 to 3) first, then the oldest mark. Until
+ * then it can be read and written as before. A touch of a purged page raises SIGBUS (si_code
+ * BUS_ADRERR, si_addr the address), whose handler may unmark, refill and return; a system call on
+ * it fails with EFAULT, buoy_pin with EIO. In regions with BUOY_PURGED_READS_ZERO it reads zeros.
+ * Marks may overlap and be withdrawn in parts; the last call counts for each page.
+ * Bytes marked: short, with errno ENOMEM, where a hole ends the range; -1 if nothing was marked.
+ * EINVAL, and nothing is marked: a bad priority, or the range has mlocked pages (asked when it is
+ * marked for the first time). EDEADLK, and nothing is marked: called in a signal handler that
+ * interrupted a marking of its own thread, for a range not marked in this form before.
+ * A range that was marked by one call is marked and unmarked again in constant time, without a
+ * system call, and async-signal-safely unless it was purged. */
 BUOY_API ssize_t buoy_mark_volatile(void *address, size_t length, int priority);
-/* The range is to be kept again. *purged (may be NULL) is 1 if any page of it was lost; lost
- * pages then read zeros. Bytes unmarked, as above. */
+/* The range is to be kept again. *purged (may be NULL; set if anything was unmarked) is 1 if any
+ * page of it was lost, else 0; lost pages then read zeros. Bytes unmarked, as above: also those that
+ * were not marked. May be called in a handler of the SIGBUS that a purged page raised. */
 BUOY_API ssize_t buoy_mark_nonvolatile(void *address, size_t length, int *purged);
 
 /* Makes the range resident and keeps it in place until buoy_unpin: for system calls and devices.
- * Pins nest. EAGAIN if the budget cannot hold it. */
+ * Pins nest. EAGAIN if the budget cannot hold it, EIO if a page is lost or purged. */
 BUOY_API int buoy_pin(void *address, size_t length, unsigned flags);
 BUOY_API int buoy_unpin(void *address, size_t length, unsigned flags);
 /* One byte a page of [address, address + length): BUOY_PAGE_*. */

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -40,6 +41,13 @@ Status find_mapped(void* address, size_t length, Range* out) {
   if (Status s = find_range(address, length, out); !s) return s;
   if (!out->pool->vm().is_mapped(out->run)) return Error{ENOMEM};
   return {};
+}
+
+// As much as was done, in bytes of the length asked for; -1 if nothing was.
+ssize_t short_count(PageCount done, int error, size_t length) {
+  if (error != 0) errno = error;
+  if (done.is_zero()) return -1;
+  return static_cast<ssize_t>(std::min(done.bytes(), length));
 }
 
 Status read_options(const buoy_options& o, PoolOptions* out) {
@@ -204,6 +212,28 @@ int buoy_unpin(void* address, size_t length, unsigned flags) {
   if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
   return result(
       r.pool->vm().unpin(r.run, (flags & BUOY_DIRTIED) != 0 ? Dirtied::kYes : Dirtied::kNo));
+}
+
+ssize_t buoy_mark_volatile(void* address, size_t length, int priority) {
+  Range r;
+  if (priority < 0 || priority >= static_cast<int>(VolatileMap::kPriorities)) return fail(EINVAL);
+  if (Status s = find_range(address, length, &r); !s) return fail(s.code());
+  const Vm::Marked marked = r.pool->vm().mark_volatile(r.run, static_cast<unsigned>(priority));
+  return short_count(marked.done, marked.error, length);
+}
+
+ssize_t buoy_mark_nonvolatile(void* address, size_t length, int* purged) {
+  Range r;
+  if (Status s = find_range(address, length, &r); !s) return fail(s.code());
+  const Vm::Unmarked unmarked = r.pool->vm().mark_nonvolatile(r.run);
+  if (purged != nullptr && !unmarked.done.is_zero()) *purged = unmarked.lost ? 1 : 0;
+  return short_count(unmarked.done, unmarked.error, length);
+}
+
+int buoy_pool_eventfd(buoy_pool* pool) {
+  if (pool == nullptr) return fail(EINVAL);
+  auto fd = unwrap(pool)->context().notifier.descriptor();
+  return fd ? *fd : fail(fd.code());
 }
 
 int buoy_residency(void* address, size_t length, unsigned char* vec) {

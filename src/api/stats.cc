@@ -25,6 +25,7 @@ constexpr std::string_view kGauges[] = {
     "arena_bytes",
     "same_filled_pages",
     "incompressible_pages",
+    "pressure_level",
 };
 }  // namespace
 
@@ -43,7 +44,9 @@ bool Pool::stat(std::string_view name, std::uint64_t* value) const {
   if (name == "lazyfree_bytes") return *value = context_.lazyfree_pages() * kPageSize, true;
   if (name == "resident_without_lazyfree_bytes")
     return *value = resident - context_.lazyfree_pages() * kPageSize, true;
-  if (name == "volatile_bytes") return *value = 0, true;
+  if (name == "volatile_bytes") return *value = vm_.volatile_pages().bytes(), true;
+  if (name == "pressure_level")
+    return *value = static_cast<std::uint64_t>(vm_.pressure_level()), true;
   if (name == "metadata_bytes") return *value = metadata_bytes(), true;
   if (name == "pagetable_bytes") return *value = mmu_->pagetable_bytes(), true;
   if (name == "arena_bytes") return *value = arena_->taken().bytes(), true;

@@ -93,6 +93,38 @@ long kernel_sigaction(const KernelSigaction* action, KernelSigaction* old) {
                    sizeof(std::uint64_t));
 }
 
+// ---- A handler of the program that needs itself.
+//
+// The kernel blocks a signal while its handler runs, and kills who raises it then; we leave SIGBUS
+// deliverable, so we must notice. A flag is not enough: a handler may leave by siglongjmp. What it
+// restores then, as a return does, is the signal mask; so while the handler runs, one more signal is
+// blocked that was not: the canary.
+struct InHandler {
+  int canary = 0;            // the signal; 0: the thread blocks every one, so go by the stack
+  std::uintptr_t frame = 0;  // of our handler below the program's; 0: it is not running
+  unsigned depth = 0;        // SA_NODEFER: how often it runs
+};
+thread_local constinit InHandler in_handler;
+constexpr unsigned kDeepest = 100;
+
+constexpr std::uint64_t bit_of(int signal) { return std::uint64_t{1} << (signal - 1); }
+
+// One that nobody uses first, then the real-time signals from the last.
+int find_canary(std::uint64_t mask) {
+  if ((mask & bit_of(SIGSTKFLT)) == 0) return SIGSTKFLT;
+  for (int signal = 64; signal > 34; --signal)
+    if ((mask & bit_of(signal)) == 0) return signal;
+  return 0;
+}
+
+bool is_inside_handler(const ucontext_t* context, std::uint64_t mask) {
+  if (in_handler.frame == 0) return false;
+  if (in_handler.canary != 0) return (mask & bit_of(in_handler.canary)) != 0;
+  constexpr std::uintptr_t kNear = 1 << 20;
+  const auto sp = static_cast<std::uintptr_t>(context->uc_mcontext.gregs[REG_RSP]);
+  return sp < in_handler.frame && in_handler.frame - sp < kNear;
+}
+
 // ---- In the handler.
 
 Verdict ask_receivers(const Fault& fault) {
@@ -119,6 +151,9 @@ void take_default_action(const siginfo_t* info, bool is_fault) {
 
 // Does what the kernel would have done with this signal without us.
 void hand_on(siginfo_t* info, ucontext_t* context, bool is_fault) {
+  std::uint64_t mask = 0;
+  static_assert(sizeof mask <= sizeof context->uc_sigmask);
+  __builtin_memcpy(&mask, &context->uc_sigmask, sizeof mask);
   const KernelSigaction action = program_action();
   if (action.handler == reinterpret_cast<void*>(SIG_IGN) && !is_fault) return;
   // The kernel does not let a fault be ignored either.
@@ -131,13 +166,27 @@ void hand_on(siginfo_t* info, ucontext_t* context, bool is_fault) {
     const KernelSigaction none;
     set_program_action(&none, nullptr);
   }
-  std::uint64_t mask = 0;
-  static_assert(sizeof mask <= sizeof context->uc_sigmask);
-  __builtin_memcpy(&mask, &context->uc_sigmask, sizeof mask);
+  const InHandler outer = in_handler;
+  const bool is_inside = is_inside_handler(context, mask);
+  const bool may_nest = (action.flags & static_cast<unsigned long>(SA_NODEFER)) != 0;
+  if (is_fault && is_inside && (!may_nest || outer.depth > kDeepest)) {
+    sys::Line()
+        .text("the program's SIGBUS handler itself raised SIGBUS, at ")
+        .hex(reinterpret_cast<std::uintptr_t>(info->si_addr))
+        .text(" (purged or lost memory); ending the program")
+        .complain();
+    take_default_action(info, is_fault);
+    return;
+  }
   mask = (mask | action.mask) & ~kSigbusBit;
+  in_handler.canary = find_canary(mask);
+  in_handler.frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  in_handler.depth = is_inside ? outer.depth + 1 : 1;
+  if (in_handler.canary != 0) mask |= bit_of(in_handler.canary);
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&mask), 0, sizeof mask);
   using Handler = void (*)(int, siginfo_t*, void*);
   reinterpret_cast<Handler>(action.handler)(SIGBUS, info, context);
+  in_handler = is_inside ? outer : InHandler();
 }
 
 // send_bus_error() was it.
@@ -238,6 +287,8 @@ void send_bus_error(int tid, std::uintptr_t address) {
   info.si_value.sival_ptr = reinterpret_cast<void*>(address);
   sys::call(SYS_rt_tgsigqueueinfo, pid, tid, SIGBUS, sys::ptr(&info));
 }
+
+void* restorer() { return reinterpret_cast<void*>(&buoy_signal_restorer); }
 
 long set_program_action(const KernelSigaction* action, KernelSigaction* old) {
   const InstallGuard guard;

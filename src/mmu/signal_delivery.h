@@ -4,7 +4,9 @@
 // it would have gone without us: to the program's own action, which is what was installed before
 // us or what set_program_action() was told since. What cannot be imitated: a program's handler
 // without SA_ONSTACK runs on the alternate stack if the thread has one, because ours does; and
-// SIGBUS stays deliverable while it runs, because it may touch managed memory.
+// SIGBUS stays deliverable while it runs, because it may touch managed memory. But if it touches
+// what only it could bring back (a page that is a bus error again), the program ends with a line
+// that says so, as the kernel would end it, unless the handler was installed with SA_NODEFER.
 //
 // The handler runs with all signals but SIGBUS masked, and keeps errno.
 #pragma once
@@ -53,6 +55,8 @@ void forget_other_threads();
 // sigaction(SIGBUS) for the program: null arguments as there. Without a receiver it passes the
 // call to the kernel. 0 or -errno.
 long set_program_action(const KernelSigaction* action, KernelSigaction* old);
+// Where a handler that the kernel starts returns to.
+[[nodiscard]] void* restorer();
 
 }  // namespace signal_delivery
 }  // namespace buoy::mmu

@@ -226,14 +226,21 @@ Verdict UffdMmu::on_sigbus(const Fault& fault) {
 Verdict UffdMmu::on_event(const Fault& fault) { return options_.sink->on_fault(fault); }
 
 void UffdMmu::raise_bus_error(const Fault& fault) {
-  if (can_poison_ && uffd_.poison(fault.vpn.address(), kPageSize) == 0) return;  // wakes, too
+  if (can_poison_) {
+    const int error = uffd_.poison(fault.vpn.address(), kPageSize);  // wakes, too
+    if (error == 0) return;
+    if (error == EEXIST) {  // poisoned by poison() already; or there is a page now
+      uffd_.wake(fault.vpn.address(), kPageSize);
+      return;
+    }
+  }
   signal_delivery::send_bus_error(fault.tid, fault.address);
 }
 
 bool UffdMmu::poison(const Reservation&, Vpn vpn) {
   if (!can_poison_) return false;
   const int error = uffd_.poison(vpn.address(), kPageSize);
-  return error == 0;
+  return error == 0 || error == EEXIST;
 }
 
 void UffdMmu::unpoison(const Reservation& r, Vpn vpn) {
@@ -242,6 +249,13 @@ void UffdMmu::unpoison(const Reservation& r, Vpn vpn) {
 
 void UffdMmu::wake(const Reservation&, PageRun run) {
   if (options_.delivery == Delivery::kThread) uffd_.wake(run.first.address(), run.count.bytes());
+}
+
+bool UffdMmu::is_mlocked(PageRun run) {
+  // The one question to the kernel about VM_LOCKED that changes nothing.
+  const long rc = sys::call(SYS_msync, sys::ptr(run.first.pointer()),
+                            static_cast<long>(run.count.bytes()), MS_ASYNC | MS_INVALIDATE);
+  return rc == -EBUSY;
 }
 
 // ---- The whole ---------------------------------------------------------------------------------

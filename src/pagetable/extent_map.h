@@ -3,12 +3,18 @@
 //   [0x10..0x20: rw] [0x20..0x24: r] ......gap...... [0x80..0x90: rw]
 //
 // A sorted array in its own mapping: look-ups are binary searches, changes move the tail
-// (a few thousand extents of 24 bytes: microseconds). Not synchronised; never uses malloc.
+// (a few thousand extents of 24 bytes: microseconds). Never uses malloc.
+// Changes, and reading in general, are the owner's to synchronise. One question may be asked at any
+// time without a lock: covered_prefix_unlocked(). For its sake an array that was outgrown is
+// emptied but not unmapped (a reader then sees zeros, and asks again); what that leaves behind is
+// address space, less than the present array's.
 #pragma once
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <type_traits>
 
@@ -33,12 +39,15 @@ class ExtentMap {
   ExtentMap() = default;
   ExtentMap(const ExtentMap&) = delete;
   ExtentMap& operator=(const ExtentMap&) = delete;
-  ~ExtentMap() { clear(); }
-
-  void clear() {
+  ~ExtentMap() {
     if (data_ != nullptr) sys::unmap(data_, capacity_ * sizeof(Extent));
-    data_ = nullptr;
-    size_ = capacity_ = 0;
+  }
+
+  // Nothing has a value afterwards; the memory goes back to the system, the room stays.
+  void clear() {
+    const Change change(*this);
+    if (data_ != nullptr) (void)sys::advise(data_, capacity_ * sizeof(Extent), MADV_DONTNEED);
+    size_ = 0;
   }
 
   // Makes sure that the next two changes cannot fail for want of memory (a change adds at most
@@ -50,9 +59,10 @@ class ExtentMap {
     auto memory = sys::reserve(wanted * sizeof(Extent), kPageSize, PROT_READ | PROT_WRITE);
     if (!memory) return memory.error();
     auto* fresh = reinterpret_cast<Extent*>(*memory);
+    const Change change(*this);
     if (data_ != nullptr) {
       std::memcpy(static_cast<void*>(fresh), data_, size_ * sizeof(Extent));
-      sys::unmap(data_, capacity_ * sizeof(Extent));
+      (void)sys::advise(data_, capacity_ * sizeof(Extent), MADV_DONTNEED);
     }
     data_ = fresh;
     capacity_ = wanted;
@@ -61,7 +71,8 @@ class ExtentMap {
 
   // Gives [run) this value, whatever was there. Needs prepare().
   void assign(PageRun run, V value) {
-    erase(run);
+    const Change change(*this);
+    erase_in_change(run);
     std::size_t at = lower(run.first);
     if (at > 0 && data_[at - 1].end == run.first && data_[at - 1].value == value) {
       --at;
@@ -78,22 +89,8 @@ class ExtentMap {
 
   // Nothing has a value in [run) afterwards. Needs prepare() (it may cut an extent in two).
   void erase(PageRun run) {
-    if (run.count.is_zero()) return;
-    std::size_t i = covering_or_after(run.first);
-    if (i < size_ && data_[i].first < run.first && data_[i].end > run.end()) {
-      open_gap(i);
-      data_[i] = {data_[i + 1].first, run.first, data_[i + 1].value};
-      data_[i + 1].first = run.end();
-      return;
-    }
-    if (i < size_ && data_[i].first < run.first) data_[i++].end = run.first;
-    std::size_t gone = i;
-    while (gone < size_ && data_[gone].end <= run.end()) ++gone;
-    if (gone < size_ && data_[gone].first < run.end()) data_[gone].first = run.end();
-    if (gone > i) {
-      std::memmove(static_cast<void*>(data_ + i), data_ + gone, (size_ - gone) * sizeof(Extent));
-      size_ -= gone - i;
-    }
+    const Change change(*this);
+    erase_in_change(run);
   }
 
   // The extent holding `v`, or null.
@@ -103,13 +100,23 @@ class ExtentMap {
   }
   // How many pages from run.first on have a value without a gap (at most run.count).
   [[nodiscard]] PageCount covered_prefix(PageRun run) const {
-    Vpn at = run.first;
-    for (std::size_t i = covering_or_after(at); i < size_ && at < run.end() && data_[i].first <= at;
-         ++i)
-      at = data_[i].end;
-    return (at < run.end() ? at : run.end()) - run.first;
+    return covered_prefix(data_, size_, run);
   }
   [[nodiscard]] bool covers(PageRun run) const { return covered_prefix(run) == run.count; }
+  // covered_prefix() while others may change the map: true at some moment of the call.
+  [[nodiscard]] PageCount covered_prefix_unlocked(PageRun run) const {
+    for (;;) {
+      const std::uint32_t before = changes_.load(std::memory_order_acquire);
+      const Extent* const data = data_;
+      const std::size_t size = size_;
+      // An array and its own size, or the search could leave it.
+      if ((before & 1U) == 0 && !has_changed_since(before)) {
+        const PageCount covered = covered_prefix(data, size, run);
+        if (!has_changed_since(before)) return covered;
+      }
+      __builtin_ia32_pause();
+    }
+  }
 
   // Calls body(PageRun, value) for every extent's part inside [run), in address order.
   template <typename Body>
@@ -141,13 +148,60 @@ class ExtentMap {
   [[nodiscard]] ByteSize touched_bytes() const { return capacity_ * sizeof(Extent); }
 
  private:
+  // Tells readers without a lock that the map is in the middle of a change.
+  class Change {
+   public:
+    explicit Change(ExtentMap& map) : map_(map) {
+      map_.changes_.fetch_add(1, std::memory_order_acq_rel);
+    }
+    ~Change() { map_.changes_.fetch_add(1, std::memory_order_release); }
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+
+   private:
+    ExtentMap& map_;
+  };
+
+  void erase_in_change(PageRun run) {
+    if (run.count.is_zero()) return;
+    std::size_t i = covering_or_after(run.first);
+    if (i < size_ && data_[i].first < run.first && data_[i].end > run.end()) {
+      open_gap(i);
+      data_[i] = {data_[i + 1].first, run.first, data_[i + 1].value};
+      data_[i + 1].first = run.end();
+      return;
+    }
+    if (i < size_ && data_[i].first < run.first) data_[i++].end = run.first;
+    std::size_t gone = i;
+    while (gone < size_ && data_[gone].end <= run.end()) ++gone;
+    if (gone < size_ && data_[gone].first < run.end()) data_[gone].first = run.end();
+    if (gone > i) {
+      std::memmove(static_cast<void*>(data_ + i), data_ + gone, (size_ - gone) * sizeof(Extent));
+      size_ -= gone - i;
+    }
+  }
+
+  [[nodiscard]] bool has_changed_since(std::uint32_t before) const {
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return changes_.load(std::memory_order_relaxed) != before;
+  }
+  [[nodiscard]] static PageCount covered_prefix(const Extent* data, std::size_t size, PageRun run) {
+    Vpn at = run.first;
+    for (std::size_t i = covering_or_after(data, size, at);
+         i < size && at < run.end() && data[i].first <= at; ++i)
+      at = data[i].end;
+    return (at < run.end() ? at : run.end()) - run.first;
+  }
   // Index of the first extent that ends behind `v`.
   [[nodiscard]] std::size_t covering_or_after(Vpn v) const {
+    return covering_or_after(data_, size_, v);
+  }
+  [[nodiscard]] static std::size_t covering_or_after(const Extent* data, std::size_t size, Vpn v) {
     std::size_t low = 0;
-    std::size_t high = size_;
+    std::size_t high = size;
     while (low < high) {
       const std::size_t mid = (low + high) / 2;
-      if (data_[mid].end <= v)
+      if (data[mid].end <= v)
         low = mid + 1;
       else
         high = mid;
@@ -173,6 +227,7 @@ class ExtentMap {
   Extent* data_ = nullptr;
   std::size_t size_ = 0;
   std::size_t capacity_ = 0;
+  std::atomic<std::uint32_t> changes_{0};  // odd: in the middle of one
 };
 
 }  // namespace buoy

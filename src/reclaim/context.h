@@ -12,6 +12,7 @@
 #include "mmu/mmu.h"
 #include "pagetable/page_table.h"
 #include "reclaim/lru.h"
+#include "reclaim/notifier.h"
 #include "swap/swap_stack.h"
 
 namespace buoy {
@@ -30,6 +31,7 @@ struct Context {
   Counters counters;
   PageTable table;
   Lru lru;
+  Notifier notifier;
   // Every operation on pages passes; fork closes it.
   Gate gate;
   // Pages in each PTE state, and stale or standby frames in shadows. Kept by LockedLeaf.

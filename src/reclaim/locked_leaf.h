@@ -62,6 +62,13 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   // lazyfree (or mapped, in droppable regions) -> empty, by reclaim: pinned pages stay. Counts
   // pglazyfreed, pgdropped and the splits of folios that were freed in part. Pages gone.
   unsigned discard_by_reclaim(unsigned begin, unsigned end, bool droppable);
+  // Whatever has contents and may lose them -> purged: not what is empty, held, being squeezed or
+  // loaded. Pages purged, and the frames that this freed.
+  struct Purged {
+    unsigned pages = 0;
+    unsigned frames = 0;
+  };
+  Purged purge(unsigned begin, unsigned end);
   // Everything in [begin, end) -> `to` (empty, hole or purged): contents, copies and entries are
   // gone. No page may be loading or squeezing (wait_until_quiet). False if the kernel refuses.
   bool forget(unsigned begin, unsigned end, PteState to);
@@ -91,6 +98,8 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   void drop_shadow_runs(unsigned begin, unsigned end);
   unsigned drop_lazy_away(unsigned begin, unsigned end);
   void became_standby(unsigned first, unsigned n);
+  [[nodiscard]] unsigned discard_mapped(unsigned first, unsigned n);
+  [[nodiscard]] Purged purge_run(unsigned first, unsigned end);
 
   Context& context_;
   Leaf& leaf_;

@@ -38,7 +38,12 @@ bool Reclaimer::charge(Precharge& precharge, PageCount n) {
 
 PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   PageCount freed = discard_lazily_freed(goal);
-  if (freed < goal && purge_source_ != nullptr) freed += purge_source_->purge(goal - freed);
+  if (freed < goal) freed += purge(goal - freed, PurgeEffort::kGentle);
+  if (freed < goal) {
+    // From here on something is lost: time, at least.
+    pressure_.note_squeezing();
+    if (pressure_.level() == PressureLevel::kCritical) freed += purge(goal, PurgeEffort::kHard);
+  }
   if (freed < goal) {
     // Keep standby filled, so that what is squeezed had its second chance.
     const PageCount standby(context_.pages_in(PteState::kStandby));
@@ -50,8 +55,10 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
     freed += age_out(goal, 0).freed;
     freed += squeeze_standby(goal);
   }
+  if (freed.is_zero()) freed += purge(goal, PurgeEffort::kHard);
   if (freed.is_zero()) freed += context_.swap->compact();
   if (freed.is_zero() && context_.swap->has_file()) freed += context_.swap->write_back(goal);
+  if (freed.is_zero()) pressure_.note_fruitless();
   context_.counters.add(
       kind == ReclaimKind::kDirect ? Event::pgsteal_direct : Event::pgsteal_background,
       freed.value());
@@ -272,6 +279,7 @@ void Reclaimer::run_background() {
       // Nothing to get: wait to be poked rather than spin.
       idle = freed.is_zero() || context_.budget.is_above_high();
     }
+    pressure_.relax();
     asleep_.store(1, std::memory_order_seq_cst);
     if (!stop_.load(std::memory_order_relaxed)) sys::futex_wait(&wake_word_, seen, 100'000'000);
     asleep_.store(0, std::memory_order_relaxed);

@@ -19,14 +19,18 @@
 #include "base/thread.h"
 #include "reclaim/context.h"
 #include "reclaim/locked_leaf.h"
+#include "reclaim/pressure.h"
 
 namespace buoy {
+
+// kGentle leaves alone what may rather be compressed, and what was purged before.
+enum class PurgeEffort : std::uint8_t { kGentle, kHard };
 
 // Where reclaim finds memory that only the layer above knows of.
 class PurgeSource {
  public:
   // Purges volatile memory, about `goal` pages; the pages freed.
-  virtual PageCount purge(PageCount goal) = 0;
+  virtual PageCount purge(PageCount goal, PurgeEffort effort) = 0;
 
  protected:
   ~PurgeSource() = default;
@@ -39,6 +43,7 @@ class Reclaimer {
   explicit Reclaimer(Context& context) : context_(context) {}
 
   void set_purge_source(PurgeSource* source) { purge_source_ = source; }
+  [[nodiscard]] PressureLevel pressure_level() const { return pressure_.level(); }
 
   // Charges `n` pages, reclaiming as long as that helps. False: nothing is left to reclaim.
   [[nodiscard]] bool charge(Precharge& precharge, PageCount n);
@@ -69,6 +74,9 @@ class Reclaimer {
   // Pages freed by each source; 0 when it has nothing (now).
   PageCount discard_lazily_freed(PageCount goal);
   PageCount squeeze_standby(PageCount goal);
+  PageCount purge(PageCount goal, PurgeEffort effort) {
+    return purge_source_ == nullptr ? PageCount() : purge_source_->purge(goal, effort);
+  }
   // Moves old pages to standby (frees nothing yet) until about `goal` were; those of droppable
   // regions are discarded instead.
   struct Aged {
@@ -88,6 +96,7 @@ class Reclaimer {
 
   Context& context_;
   PurgeSource* purge_source_ = nullptr;
+  Pressure pressure_{context_};
   BareThread thread_;
   std::atomic<std::uint32_t> wake_word_{0};
   std::atomic<std::uint32_t> asleep_{0};

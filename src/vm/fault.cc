@@ -103,8 +103,10 @@ mmu::Verdict Vm::handle(const mmu::Fault& fault, int* lost) {
       case Step::kNoMemory:
         break;
     }
-    // Nothing to reclaim. It may come back: others free memory, the disk gets room.
-    if (on_exhausted_ == OnExhausted::kSigbus && ++exhausted > 3) {
+    // Nothing to reclaim. It may come back: others free memory, the disk gets room. While the
+    // budget shrinks it does: either the room is found, or the old budget stays.
+    if (on_exhausted_ == OnExhausted::kSigbus && !context_.budget.is_shrinking() &&
+        ++exhausted > 3) {
       *lost = ENOMEM;
       return mmu::Verdict::kBusError;
     }

@@ -9,9 +9,24 @@
 
 namespace buoy {
 
+void Vm::close_for_all() {
+  for (;;) {
+    context_.gate.close();
+    // Never waited for inside: whoever holds it may have a fault to answer first.
+    if (volatile_.lock().try_lock_for_all()) return;
+    context_.gate.open();
+    sys::call(SYS_sched_yield);
+  }
+}
+
+void Vm::open_for_all() {
+  volatile_.lock().unlock_for_all();
+  context_.gate.open();
+}
+
 void Vm::before_fork() {
   context_.counters.add(Event::fork_calls);
-  context_.gate.close();
+  close_for_all();
   context_.swap->before_fork();
   context_.mmu->before_fork();
 }
@@ -19,7 +34,7 @@ void Vm::before_fork() {
 void Vm::after_fork_in_parent() {
   context_.mmu->after_fork_in_parent();
   context_.swap->after_fork_in_parent();
-  context_.gate.open();
+  open_for_all();
 }
 
 Status Vm::after_fork_in_child() {
@@ -55,7 +70,10 @@ Status Vm::after_fork_in_child() {
   context_.counters.reset();
   // What is lazily freed now counts as marked here: the identity of validate() holds anew.
   context_.counters.add(Event::pglazyfree, context_.lazyfree_pages());
-  context_.gate.open();
+  volatile_.after_fork_in_child();
+  context_.counters.add(Event::pgvolatile, volatile_.volatile_pages().value());
+  context_.notifier.after_fork_in_child();
+  open_for_all();
   return {};
 }
 
@@ -85,7 +103,8 @@ Status Vm::resize(PageCount budget) {
 
 void Vm::validate(PageCount arena_pages) {
   const SignalBlock signals;
-  context_.gate.close();
+  close_for_all();
+  validate_marks();
   std::uint64_t frames = 0;
   std::array<std::uint64_t, static_cast<std::size_t>(PteState::kCount)> counted{};
   context_.table.for_each_leaf([&](Leaf& leaf) {
@@ -105,7 +124,19 @@ void Vm::validate(PageCount arena_pages) {
   BUOY_CHECK(read(Event::pglazyfree) == read(Event::pglazyfreed) + read(Event::pglazyunfreed) +
                                             read(Event::pglazydropped) + context_.lazyfree_pages());
   BUOY_CHECK(frames + arena_pages.value() == context_.budget.used().value());
-  context_.gate.open();
+  open_for_all();
+}
+
+// Every purged page is under a mark that knows of it.
+void Vm::validate_marks() {
+  volatile_.validate();
+  context_.table.for_each_leaf([this](Leaf& leaf) BUOY_NO_TSA {
+    for_each_run(
+        leaf, 0, kPagesPerBlock, [](Pte p) { return p.state() == PteState::kPurged; },
+        [&](unsigned first, unsigned n) BUOY_NO_TSA {
+          BUOY_CHECK(volatile_.is_all_purged({leaf.page(first), PageCount(n)}));
+        });
+  });
 }
 
 }  // namespace buoy

@@ -77,6 +77,13 @@ Status Vm::unpin(PageRun run, Dirtied dirtied) {
 Status Vm::lock(PageRun run, bool on_fault_only) {
   const PageCount mapped = mapped_prefix(run);
   const SignalBlock signals;
+  {
+    // What may be purged cannot be kept. Marks to come will ask anew whether they find locks.
+    const MarksPass pass(context_.gate, volatile_.lock());
+    if (volatile_.has_marks(run)) return Error{EINVAL};
+    if (Status s = volatile_.prepare(); !s) return s;
+    volatile_.forget(run);
+  }
   for (Vpn at = run.first; at < run.first + mapped;) {
     {
       const GatePass pass(context_.gate);
@@ -165,6 +172,15 @@ Status Vm::residency(PageRun run, unsigned char* vec) {
         }
         chunk[n] = static_cast<unsigned char>(r);
       }
+    }
+    {
+      const SignalBlock signals;
+      const MarksPass pass(context_.gate, volatile_.lock());
+      const Vpn first = run.first + done;
+      volatile_.for_each_volatile({first, PageCount(n)}, [&](PageRun part) {
+        for (Vpn at = part.first; at < part.end(); ++at)
+          chunk[(at - first).value()] |= kResidencyVolatile;
+      });
     }
     std::copy_n(chunk, n, vec + done.value());
     done += PageCount(n);

@@ -396,7 +396,9 @@ Status Vm::move_page(Vpn from, Vpn to) {
     }
     if (locked.get(i).state() == PteState::kLazyAway && locked.give_back(i, 1) == 0)
       return Error{ENOMEM};
-    if (locked.get(i).state() == PteState::kMapped && locked.take(i, i + 1) == 0)
+    // Twice: a page that was found busy before is left alone once.
+    if (locked.get(i).state() == PteState::kMapped && locked.take(i, i + 1) == 0 &&
+        locked.take(i, i + 1) == 0)
       return Error{EBUSY};  // the kernel holds it for a device
     p = locked.get(i);
     if (p.state() == PteState::kStandby) {

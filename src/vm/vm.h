@@ -15,6 +15,7 @@
 #include "reclaim/context.h"
 #include "reclaim/reclaimer.h"
 #include "vm/scratch.h"
+#include "vm/volatile_map.h"
 #include "vm/window.h"
 
 namespace buoy {
@@ -35,8 +36,10 @@ enum class Residency : std::uint8_t {
   kBacked = 5,
   kPurged = 6,
 };
+// Or'ed in by residency(): the page is marked volatile.
+inline constexpr unsigned char kResidencyVolatile = 0x80;
 
-class Vm final : public mmu::FaultSink {
+class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap::Ground {
  public:
   explicit Vm(Context& context, OnExhausted on_exhausted)
       : context_(context), reclaimer_(context), on_exhausted_(on_exhausted) {}
@@ -44,6 +47,7 @@ class Vm final : public mmu::FaultSink {
 
   Context& context() { return context_; }
   Reclaimer& reclaimer() { return reclaimer_; }
+  [[nodiscard]] PressureLevel pressure_level() const { return reclaimer_.pressure_level(); }
 
   // ---- Faults (fault.cc) ----------------------------------------------------------------------
   mmu::Verdict on_fault(const mmu::Fault& fault) override;
@@ -65,7 +69,9 @@ class Vm final : public mmu::FaultSink {
   // The same to a given place inside one region, dropping what was there.
   Result<Vpn> remap_onto(PageRun run, Vpn target, PageCount pages);
   [[nodiscard]] bool has_mappings();
-  [[nodiscard]] ByteSize metadata_bytes() const { return scratch_.touched_bytes(); }
+  [[nodiscard]] ByteSize metadata_bytes() const {
+    return scratch_.touched_bytes() + volatile_.touched_bytes();
+  }
   // Is the page inside a region (and not carved out of it)? Async-signal-safe unless pages were
   // ever carved out of that region.
   [[nodiscard]] bool manages(Vpn v) const;
@@ -90,6 +96,22 @@ class Vm final : public mmu::FaultSink {
   Status unlock(PageRun run);
   // One value a page; ENOMEM at a hole (nothing is written behind it).
   Status residency(PageRun run, unsigned char* vec);
+
+  // ---- Volatile memory (volatile.cc) ----------------------------------------------------------
+  // Neither makes a system call unless the range is new to it or pages of it were purged. A range
+  // that was marked by one call is marked and unmarked again without a lock, whatever its length.
+  struct Marked {
+    PageCount done;  // from the run's first page on
+    int error = 0;   // why not all: ENOMEM a hole; EINVAL mlocked; EDEADLK, see VolatileMap
+  };
+  Marked mark_volatile(PageRun run, unsigned priority);
+  struct Unmarked {
+    PageCount done;
+    int error = 0;
+    bool lost = false;  // some page had been purged
+  };
+  Unmarked mark_nonvolatile(PageRun run);
+  [[nodiscard]] PageCount volatile_pages() const { return volatile_.volatile_pages(); }
 
   // ---- Fork (fork.cc) -------------------------------------------------------------------------
   void before_fork();
@@ -130,9 +152,24 @@ class Vm final : public mmu::FaultSink {
   void release_region(Region& region) BUOY_REQUIRES(context_.table.region_lock());
   Status move_pages(PageRun from, Vpn to);
   Status move_page(Vpn from, Vpn to);
+  void move_marks(PageRun from, Vpn to);
+
+  // Volatile memory: reclaim's side, and the marks'.
+  PageCount purge(PageCount goal, PurgeEffort effort) override;
+  PageCount purge_extent(const VolatileMap::Claim& claim, PageCount goal, unsigned* purged);
+  PageCount recover(PageRun run, Unmarked* result);
+  void finish_recovery(const VolatileMap::Clearing& clearing, Unmarked* result);
+  bool forget_purged(PageRun run);
+  VolatileMap::Ground::Part part_at(PageRun run) override;
+  bool has_mlocked(PageRun run) override;
+  // No operation is under way, nor a change of marks, until the gate opens and unlocks.
+  void close_for_all();
+  void open_for_all();
+  void validate_marks() BUOY_NO_TSA;
 
   Context& context_;
   Reclaimer reclaimer_;
+  VolatileMap volatile_{*this};
   OnExhausted on_exhausted_;
   ScratchPool scratch_;
 };

@@ -1,0 +1,166 @@
+// Volatile memory: marks, the purging that they allow, and what both do to pages.
+//
+// A page is PteState::kPurged only under an extent that says `purged`; whoever withdraws such a
+// mark turns its purged pages into empty ones first, and that is how the program learns of them.
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/signals.h"
+#include "vm/vm.h"
+
+namespace buoy {
+
+namespace {
+// A purge that needs less than this takes large extents in parts, so that no fault waits for a
+// gigabyte; what is no larger goes whole.
+constexpr PageCount kPurgeWhole(kPagesPerBlock);
+}  // namespace
+
+// ---- Marks ------------------------------------------------------------------------------------
+
+Vm::Marked Vm::mark_volatile(PageRun run, unsigned priority) {
+  const VolatileMap::Marked marked = volatile_.mark(run, priority);
+  if (!marked.newly.is_zero()) context_.counters.add(Event::pgvolatile, marked.newly.value());
+  return {marked.done, marked.error};
+}
+
+Vm::Unmarked Vm::mark_nonvolatile(PageRun run) {
+  using Outcome = VolatileMap::Outcome;
+  Unmarked result;
+  while (result.done < run.count) {
+    const PageRun rest{run.first + result.done, run.count - result.done};
+    const VolatileMap::Withdrawn withdrawn = volatile_.withdraw(rest);
+    result.done += withdrawn.done;
+    if (!withdrawn.newly.is_zero())
+      context_.counters.add(Event::pgnonvolatile, withdrawn.newly.value());
+    if (withdrawn.outcome == Outcome::kReentered) result.error = EDEADLK;
+    if (withdrawn.outcome == Outcome::kHole || withdrawn.outcome == Outcome::kNoMemory)
+      result.error = ENOMEM;
+    if (withdrawn.outcome != Outcome::kPurged) break;
+    result.done += recover({rest.first + withdrawn.done, rest.count - withdrawn.done}, &result);
+  }
+  return result;
+}
+
+// Withdraws the mark of the purged extent at the head of the run; the pages that this covers.
+PageCount Vm::recover(PageRun run, Unmarked* result) {
+  const SignalBlock signals;
+  {
+    const GatePass pass(context_.gate);
+    const VolatileMap::Clearing exact = volatile_.begin_clearing_exact(run);
+    if (!exact.run.count.is_zero()) {
+      finish_recovery(exact, result);
+      return run.count;
+    }
+  }
+  const MarksPass pass(context_.gate, volatile_.lock());
+  VolatileMap::Clearing part;
+  const VolatileMap::Withdrawn withdrawn = volatile_.begin_clearing(run, &part);
+  if (!withdrawn.newly.is_zero())
+    context_.counters.add(Event::pgnonvolatile, withdrawn.newly.value());
+  if (withdrawn.outcome == VolatileMap::Outcome::kPurged) finish_recovery(part, result);
+  // A hole or a lack of memory will be met again, and told.
+  return withdrawn.done + part.run.count;
+}
+
+void Vm::finish_recovery(const VolatileMap::Clearing& clearing, Unmarked* result) {
+  if (forget_purged(clearing.run)) result->lost = true;
+  const PageCount newly = volatile_.finish_clearing(clearing);
+  context_.counters.add(Event::pgnonvolatile, newly.value());
+}
+
+// Purged pages become empty ones. Whether anything was lost: where purged pages read zeros, a touch
+// has hidden which, and the extent's word is all there is.
+bool Vm::forget_purged(PageRun run) {
+  const Region* region = context_.table.find_region(run.first);
+  bool lost = region != nullptr && region->is(RegionFlags::kPurgedReadsZero);
+  for (Vpn at = run.first; at < run.end();) {
+    const Vpn next = std::min(run.end(), at.block_start() + PageCount(kPagesPerBlock));
+    if (Leaf* leaf = context_.table.find_leaf(at); leaf != nullptr) {
+      LockedLeaf locked(context_, *leaf);
+      const unsigned begin = at.in_block();
+      if (locked.is_of(at))
+        for_each_run(
+            *leaf, begin, begin + static_cast<unsigned>((next - at).value()),
+            [](Pte p) { return p.state() == PteState::kPurged; },
+            [&](unsigned first, unsigned n) {
+              lost = true;
+              BUOY_CHECK(locked.forget(first, first + n, PteState::kEmpty));
+            });
+    }
+    at = next;
+  }
+  return lost;
+}
+
+// ---- Purging ----------------------------------------------------------------------------------
+
+PageCount Vm::purge(PageCount goal, PurgeEffort effort) {
+  PageCount freed;
+  unsigned purged = 0;
+  while (freed < goal) {
+    const VolatileMap::Claim claim = volatile_.claim(effort);
+    if (!claim) break;
+    freed += purge_extent(claim, goal - freed, &purged);
+  }
+  if (purged != 0) {
+    context_.counters.add(Event::pgpurged, purged);
+    context_.notifier.tell(Notice::kPurged);
+  }
+  return freed;
+}
+
+PageCount Vm::purge_extent(const VolatileMap::Claim& claim, PageCount goal, unsigned* purged) {
+  const bool in_parts = goal < kPurgeWhole && claim.run.count > kPurgeWhole;
+  PageCount freed;
+  auto lost = VolatileMap::Lost::kNothing;
+  Vpn at = claim.resume;
+  while (at < claim.run.end() && !(in_parts && freed >= goal) && !volatile_.is_awaited(claim)) {
+    const Vpn next = std::min(claim.run.end(), at.block_start() + PageCount(kPagesPerBlock));
+    if (Leaf* leaf = context_.table.find_leaf(at); leaf != nullptr) {
+      LockedLeaf locked(context_, *leaf);
+      const unsigned begin = at.in_block();
+      if (locked.is_of(at)) {
+        const LockedLeaf::Purged gone =
+            locked.purge(begin, begin + static_cast<unsigned>((next - at).value()));
+        if (gone.pages != 0) lost = VolatileMap::Lost::kPages;
+        *purged += gone.pages;
+        freed += PageCount(gone.frames);
+      }
+    }
+    at = next;
+  }
+  volatile_.finish(claim, lost, at);
+  return freed;
+}
+
+// ---- What the marks lie on --------------------------------------------------------------------
+
+VolatileMap::Ground::Part Vm::part_at(PageRun run) {
+  const Region* region = context_.table.find_region(run.first);
+  if (region == nullptr) return {};
+  const PageRun range = region->range();
+  if (!range.contains(run.first)) return {};  // recycled meanwhile
+  const PageRun within{run.first, std::min(run.end(), range.end()) - run.first};
+  return {region->extents.covered_prefix_unlocked(within), region->flags};
+}
+
+bool Vm::has_mlocked(PageRun run) {
+  if (context_.held_pages.load(std::memory_order_relaxed) != 0) {
+    for (Vpn at = run.first; at < run.end();) {
+      const Leaf* leaf = context_.table.find_leaf(at);
+      if (leaf == nullptr) {
+        at = at.block_start() + PageCount(kPagesPerBlock);
+        continue;
+      }
+      if (leaf->get(at.in_block()).has(Pte::kLocked)) return true;
+      ++at;
+    }
+  }
+  return context_.mmu->is_mlocked(run);
+}
+
+}  // namespace buoy
