@@ -22,7 +22,7 @@ enum class Side : std::uint8_t { kAddress, kShadow };
 
 class ReservationTable {
  public:
-  static constexpr std::uint32_t kCapacity = 1U << 20;
+  static constexpr std::uint32_t kCapacity = 1U << 16;  // the kernel has no more mappings for us
 
   [[nodiscard]] Status create() { return slab_.create(kCapacity); }
   void destroy();
