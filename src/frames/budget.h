@@ -39,6 +39,7 @@ class Budget {
     limit_.store(target.value(), std::memory_order_relaxed);
     return true;
   }
+  [[nodiscard]] bool is_shrinking() const { return ceiling() < limit(); }
   void cancel_shrink() { ceiling_.store(limit().value(), std::memory_order_relaxed); }
   [[nodiscard]] PageCount limit() const {
     return PageCount(limit_.load(std::memory_order_relaxed));

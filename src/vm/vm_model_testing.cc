@@ -169,9 +169,9 @@ void VmModel::begin(Op op, PageRun run, std::uint64_t argument) {
 }
 
 std::string VmModel::told(const Entry& entry) const {
-  return "  " + std::to_string(entry.number) + " " + kOpNames[static_cast<std::size_t>(entry.op)] + " " +
-         std::to_string(entry.run.first.value()) + "+" + std::to_string(entry.run.count.value()) +
-         " " + std::to_string(entry.argument);
+  return "  " + std::to_string(entry.number) + " " + kOpNames[static_cast<std::size_t>(entry.op)] +
+         " " + std::to_string(entry.run.first.value()) + "+" +
+         std::to_string(entry.run.count.value()) + " " + std::to_string(entry.argument);
 }
 
 bool VmModel::is_excused() const {
@@ -332,9 +332,9 @@ void VmModel::do_remap() {
   });
   auto at = soft_.vm().remap(m.run, pages, true);
   if (!at) {
-    // Memory that cannot be read cannot be moved; nor what is held.
+    // What is held stays; so does what cannot be read, or is shared and cannot be stored to.
     const bool wanted = (at.code() == EFAULT && !uniform) ||
-                        (at.code() == EBUSY && (!movable || access == Access::kNone)) ||
+                        (at.code() == EBUSY && (!movable || !may_store(access))) ||
                         (at.code() == ENOMEM && is_excused());
     if (!wanted) expect_status(at.error(), 0, "remap");
     return;
@@ -551,7 +551,10 @@ void VmModel::do_resize() {
   begin(Op::kResize, {Vpn(), budget});
   const PageCount before = soft_.context().budget.limit();
   highest_limit_ = std::max(before, budget);
+  // A fault that finds no room waits for the resize to end, which here it never would.
+  others_may_fault_ = false;
   const Status s = soft_.vm().resize(budget);
+  others_may_fault_ = true;
   const PageCount now = soft_.context().budget.limit();
   expect(s.ok() ? now == budget : s.code() == EAGAIN && now == before, "resize");
   highest_limit_ = now;
@@ -593,7 +596,7 @@ void VmModel::other_thread(const SoftMmu::Step& step) {
     const std::uint32_t seed = any_seed();
     PageImage::Bytes bytes;
     bool may_fault = false;
-    if (step.primitive == SoftMmu::Primitive::kReadShadow) {
+    if (step.primitive == SoftMmu::Primitive::kReadShadow && others_may_fault_) {
       Leaf* leaf = soft_.context().table.find_leaf(step.vpn);
       may_fault = leaf != nullptr && leaf->lock.try_lock();
       if (may_fault) leaf->lock.unlock();

@@ -130,6 +130,7 @@ class VmModel {
   std::uint32_t last_number_ = 0;
   bool is_injected_ = false;
   bool in_hook_ = false;
+  bool others_may_fault_ = true;
   bool is_alone_ = false;  // no other thread runs (a fork is under way)
   bool traces_ = false;
   std::uint64_t done_ = 0;
