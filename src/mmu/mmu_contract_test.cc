@@ -369,6 +369,8 @@ TEST_P(MmuContract, LockedMemoryStays) {
     b().soft()->lock_pages(run(2, 2));
   else if (sys::call(SYS_mlock, sys::ptr(b().page(2).pointer()), 2 * kPageSize) != 0)
     GTEST_SKIP() << "mlock is not permitted";
+  EXPECT_FALSE(mmu().is_mlocked(run(0, 2)));
+  EXPECT_TRUE(mmu().is_mlocked(run(0, 4)));
   EXPECT_STOPS(mmu().take(r(), run(2, 2)), 0U, Outcome::kLocked);
   EXPECT_EQ(mmu().discard(r(), run(2, 1)).outcome, Outcome::kLocked);
   // What lies before it may leave, and is not lost.

@@ -41,7 +41,7 @@ PageCount Residency::Bits::count() const {
 bool Residency::query(Vpn first, PageCount count, Bits& bits) const {
   BUOY_DCHECK(count.value() <= kMaxPages);
   bits = {};
-  std::uint64_t entries[kMaxPages];
+  std::uint64_t entries[kMaxPages] = {};
   const auto bytes = static_cast<long>(count.value() * sizeof(std::uint64_t));
   const auto offset = static_cast<long>(first.value() * sizeof(std::uint64_t));
   if (fd_ < 0 || sys::call(SYS_pread64, fd_, sys::ptr(entries), bytes, offset) != bytes)

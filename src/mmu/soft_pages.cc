@@ -14,6 +14,10 @@ namespace {
 
 constexpr std::size_t kWords = kPageSize / sizeof(std::uint64_t);
 
+std::size_t root_bytes(std::uint64_t blocks) {
+  return PageCount::covering(blocks * sizeof(void*)).bytes();
+}
+
 std::byte* new_buffer() {
   auto* p = static_cast<std::byte*>(std::malloc(kPageSize));
   BUOY_CHECK(p != nullptr);
@@ -35,8 +39,7 @@ bool try_as_word(const std::byte* bytes, std::uint64_t& word) {
 
 SoftPages::SoftPages(PageCount pages)
     : blocks_((pages.value() + kPagesPerBlock - 1) / kPagesPerBlock) {
-  auto root = sys::reserve(PageCount::covering(blocks_ * sizeof(Block*)).bytes(), kPageSize,
-                           PROT_READ | PROT_WRITE);
+  auto root = sys::reserve(root_bytes(blocks_), kPageSize, PROT_READ | PROT_WRITE);
   BUOY_CHECK(root.ok());
   root_ = reinterpret_cast<Block**>(*root);
 }
@@ -50,7 +53,7 @@ SoftPages::~SoftPages() {
     }
     std::free(root_[b]);
   }
-  sys::unmap(root_, PageCount::covering(blocks_ * sizeof(Block*)).bytes());
+  sys::unmap(root_, root_bytes(blocks_));
 }
 
 // ---- Flags -------------------------------------------------------------------------------------
