@@ -37,8 +37,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "base/swap_entry.h"
 #include "base/units.h"
-#include "swap/swap_stack.h"
 
 namespace buoy {
 

@@ -16,6 +16,7 @@
 
 #include "base/counters.h"
 #include "base/result.h"
+#include "base/swap_entry.h"
 #include "base/units.h"
 #include "frames/budget.h"
 #include "frames/place.h"
@@ -25,19 +26,6 @@ class Arena;
 }
 
 namespace buoy::swap {
-
-// What a PTE holds of a page that is in a tier: 32 bits, never 0.
-class SwapEntry {
- public:
-  constexpr SwapEntry() = default;
-  constexpr explicit SwapEntry(std::uint32_t bits) : bits_(bits) {}
-  [[nodiscard]] constexpr std::uint32_t bits() const { return bits_; }
-  [[nodiscard]] constexpr bool is_none() const { return bits_ == 0; }
-  constexpr bool operator==(const SwapEntry&) const = default;
-
- private:
-  std::uint32_t bits_ = 0;
-};
 
 enum class StoreOutcome : std::uint8_t { kStored, kFull };
 enum class LoadOutcome : std::uint8_t { kLoaded, kCorrupt };
