@@ -174,9 +174,13 @@ std::string VmModel::told(const Entry& entry) const {
          std::to_string(entry.run.count.value()) + " " + std::to_string(entry.argument);
 }
 
+bool VmModel::step_failed() const {
+  return is_injected_ && !const_cast<VmModel*>(this)->soft_.mmu().has_uninjected_failures();
+}
+
 bool VmModel::is_excused() const {
   const Budget& budget = const_cast<VmModel*>(this)->soft_.context().budget;
-  return is_injected_ ||
+  return step_failed() ||
          budget.used() + PageCount(kPagesPerBlock + 64) + budget.reserve() > budget.limit();
 }
 
@@ -191,7 +195,7 @@ void VmModel::expect(bool condition, const char* what) {
 }
 
 void VmModel::expect_status(Status status, int wanted, const char* what) {
-  if (status.code() == wanted || is_injected_) return;
+  if (status.code() == wanted || step_failed()) return;
   fail(std::string(what) + " gave errno " + std::to_string(status.code()) + ", not " +
        std::to_string(wanted));
 }
@@ -370,7 +374,7 @@ void VmModel::do_protect() {
   PageCount mapped;
   while (mapped < run.count && find(run.first + mapped) != nullptr) mapped += PageCount(1);
   expect_status(s, mapped == run.count ? 0 : ENOMEM, "protect");
-  if (!s && is_injected_) return;
+  if (!s && step_failed()) return;
   for_each_page({run.first, mapped}, [access](Vpn, Page& page) { page.access = access; });
 }
 
@@ -384,7 +388,7 @@ void VmModel::do_discard() {
   const std::uint64_t holes = for_each_page(run, [&](Vpn, Page& page) {
     locked = locked || page.is_locked;
     if (page.is_locked) return;
-    if (is_injected_)
+    if (step_failed())
       allow_zeros(page);
     else
       note_zeros(page);
@@ -412,7 +416,7 @@ void VmModel::do_reuse() {
   begin(Op::kReuse, run);
   const Status s = soft_.vm().reuse(run);
   const std::uint64_t holes = for_each_page(run, [&](Vpn, Page& page) {
-    if (!is_injected_) page.is_lazy = false;
+    if (!step_failed()) page.is_lazy = false;
   });
   expect_status(s, holes != 0 ? ENOMEM : 0, "reuse");
 }
@@ -483,7 +487,7 @@ void VmModel::do_unpin() {
   for_each_page(run, [&](Vpn, Page& page) {
     --page.pins;
     held_ -= std::min<std::uint64_t>(held_, 1);
-    if (dirtied && !is_injected_) page.is_lazy = false;
+    if (dirtied && !step_failed()) page.is_lazy = false;
     if (page.pins != 0) return;
     page.is_steady = false;
     page.may_be_written_by_device = false;
@@ -569,7 +573,7 @@ void VmModel::do_fork() {
     for (auto& [number, page] : pages_) {
       if (!page.is_droppable) continue;
       page.is_steady = false;
-      if (is_injected_)
+      if (step_failed())
         allow_zeros(page);
       else
         note_zeros(page);
@@ -739,6 +743,7 @@ void VmModel::step() {
       break;
   }
   soft_.mmu().clear_failures();
+  is_injected_ = false;
 }
 
 void VmModel::run(std::uint64_t operations) {

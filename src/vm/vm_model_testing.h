@@ -113,7 +113,9 @@ class VmModel {
   // ---- Outcomes
   void begin(Op op, PageRun run, std::uint64_t argument = 0);
   [[nodiscard]] std::string told(const Entry& entry) const;
-  // Whether nothing could be had: the budget is full, or a failure was injected.
+  // Whether a step of this operation was made to fail.
+  [[nodiscard]] bool step_failed() const;
+  // Whether nothing could be had: the budget is full, or a step failed.
   [[nodiscard]] bool is_excused() const;
   void expect(bool condition, const char* what);
   void expect_status(Status status, int wanted, const char* what);
