@@ -24,6 +24,9 @@ struct Option {
   Setter set;
 };
 
+// What the frame numbers of a pool's arena reach.
+constexpr ByteSize kLargestBudget = ByteSize{1} << 43;
+
 std::string set_budget(RunOptions& options, const std::string& value) {
   const auto bytes = parse_size(value);
   if (!bytes) return quoted(value) + " is not a size: bytes, or with K, M or G, as 256M";
@@ -31,6 +34,8 @@ std::string set_budget(RunOptions& options, const std::string& value) {
                           format_size(Budget::kMinimum);
   if (*bytes < Budget::kMinimum)
     return quoted(value) + " is below the smallest budget, " + format_size(Budget::kMinimum);
+  if (*bytes > kLargestBudget)
+    return quoted(value) + " is above the largest budget, " + format_size(kLargestBudget);
   options.budget = *bytes;
   return {};
 }

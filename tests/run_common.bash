@@ -1,0 +1,55 @@
+# What the run_*.sh tests share: sourced, not run. BUILD_DIR comes from ctest.
+set -u
+BUILD_DIR=${BUILD_DIR:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/build/release}
+BUOY=$BUILD_DIR/buoy
+PROGRAMS=$BUILD_DIR/tests/programs
+[[ -x $BUOY && -e $BUILD_DIR/libbuoy_preload.so ]] || {
+  echo "buoy or libbuoy_preload.so is not built: skipped"
+  exit 77
+}
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/buoy-test.XXXXXX")
+trap 'rm -rf "$WORK"' EXIT
+failures=0
+
+fail() {
+  echo "FAILED: $*"
+  failures=$((failures + 1))
+}
+finish() {
+  ((failures == 0)) || { echo "$failures failures"; exit 1; }
+  echo "all passed"
+  exit 0
+}
+# A number from a statistics file: stat FILE NAME.
+stat_of() { sed -n "s/.*\"$2\":\([0-9]*\).*/\1/p" "$1"; }
+
+# same_as_native BUDGET "BUOY OPTIONS" PROGRAM [ARG...]: output and status as natively; the resident
+# peak, as the process itself counts it, within the budget.
+same_as_native() {
+  local budget=$1 options=$2 native status
+  shift 2
+  timeout -k 5 200 "$@" >"$WORK/native.out" 2>"$WORK/native.err" </dev/null
+  native=$?
+  rm -f "$WORK"/stats*
+  local start=$SECONDS
+  # shellcheck disable=SC2086
+  timeout -k 5 200 "$BUOY" run --budget "$budget" $options --stats "$WORK/stats" -- "$@" \
+    >"$WORK/buoy.out" 2>"$WORK/buoy.err" </dev/null
+  status=$?
+  local name="$(basename "$1") ${*:2}"
+  [[ $status == "$native" ]] || {
+    fail "$name in $budget: status $status, natively $native"
+    tail -n 3 "$WORK/buoy.err"
+  }
+  cmp -s "$WORK/native.out" "$WORK/buoy.out" || fail "$name in $budget: other output"
+  cmp -s "$WORK/native.err" "$WORK/buoy.err" || fail "$name in $budget: other stderr: $(head -n 2 "$WORK/buoy.err")"
+  local file
+  for file in "$WORK"/stats*; do
+    [[ -e $file ]] || continue
+    local peak limit
+    peak=$(stat_of "$file" resident_peak_bytes)
+    limit=$(stat_of "$file" budget_bytes)
+    [[ -n $peak && $peak -le $limit ]] || fail "$name: resident peak $peak above the budget $limit"
+  done
+  echo "ok: ${name:0:60} in $budget: $((SECONDS - start)) s, $(ls "$WORK" | grep -c '^stats') processes, peak $(stat_of "$WORK/stats" resident_peak_bytes 2>/dev/null), pswpout $(stat_of "$WORK/stats" pswpout 2>/dev/null)"
+}

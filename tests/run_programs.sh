@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Our own programs, natively and under `buoy run` with budgets that they need several times over.
+# ctest: timeout=900 serial
+source "$(dirname "$0")/run_common.bash"
+
+file="--backing-file auto"
+same_as_native 256M ""      "$PROGRAMS/stamp_pages" 96 2 100000
+same_as_native 48M  ""      "$PROGRAMS/stamp_pages" 64 4 100000
+same_as_native 24M  "$file" "$PROGRAMS/stamp_pages" 48 2 30000
+same_as_native 256M ""      "$PROGRAMS/mmap_zoo" 48
+same_as_native 32M  "$file" "$PROGRAMS/mmap_zoo" 48
+same_as_native 256M ""      "$PROGRAMS/malloc_zoo" 48
+same_as_native 32M  "$file" "$PROGRAMS/malloc_zoo" 40
+same_as_native 256M ""      "$PROGRAMS/fork_zoo" 64 20
+same_as_native 32M  "$file" "$PROGRAMS/fork_zoo" 64 8
+same_as_native 256M ""      "$PROGRAMS/signals" 64
+same_as_native 32M  "$file" "$PROGRAMS/signals" 48
+same_as_native 256M ""      "$PROGRAMS/spawn_zoo" 48
+same_as_native 32M  "$file" "$PROGRAMS/spawn_zoo" 48
+same_as_native 256M ""      "$PROGRAMS/io_in_flight" 64 3
+same_as_native 32M  "$file" "$PROGRAMS/io_in_flight" 64 5
+same_as_native 32M  "$file --compressor zstd" "$PROGRAMS/stamp_pages" 64 2 30000
+
+# Every way to end: the same status, and statistics wherever the process ends by itself.
+for way in return exit _exit _Exit quick_exit syscall pthread_exit closed abort kill term segv; do
+  same_as_native 32M "" "$PROGRAMS/exits" "$way"
+  case $way in
+    abort | kill | term | segv) ;;
+    *) [[ -s $WORK/stats ]] || fail "exits $way: no statistics" ;;
+  esac
+done
+finish
