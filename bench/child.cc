@@ -106,16 +106,35 @@ Child::~Child() {
   if (output_ >= 0) close(output_);
 }
 
-std::string Child::how_it_ended() {
+void Child::wait_for_end() {
   int status = 0;
-  while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
+  rusage use{};
+  while (wait4(pid_, &status, 0, &use) < 0 && errno == EINTR) continue;
   pid_ = -1;
-  if (WIFSIGNALED(status))
-    return WTERMSIG(status) == SIGKILL ? "killed: out of memory"
-                                       : fmt::format("killed by signal {} ({})", WTERMSIG(status),
-                                                     strsignal(WTERMSIG(status)));
-  if (WEXITSTATUS(status) == 128 + SIGKILL) return "killed: out of memory";
-  return WEXITSTATUS(status) == 0 ? "" : fmt::format("exit status {}", WEXITSTATUS(status));
+  peak_rss_bytes_ = static_cast<std::uint64_t>(use.ru_maxrss) * 1024;
+  // A wrapper (`buoy run`, a shell) tells a death by signal N as 128 + N.
+  const int signal = WIFSIGNALED(status)         ? WTERMSIG(status)
+                     : WEXITSTATUS(status) > 128 ? WEXITSTATUS(status) - 128
+                                                 : 0;
+  if (signal == SIGKILL) throw OutOfMemory();
+  if (signal != 0)
+    throw Unavailable(fmt::format("killed by signal {} ({})", signal, strsignal(signal)));
+  if (WEXITSTATUS(status) != 0)
+    throw Unavailable(fmt::format("exit status {}", WEXITSTATUS(status)));
+}
+
+std::string_view Child::read_some(Clock::time_point deadline) {
+  for (;;) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    pollfd wait = {output_, POLLIN, 0};
+    const int ready = left <= 0 ? 0 : poll(&wait, 1, static_cast<int>(left));
+    if (ready == 0) throw Unavailable("did not end in time");
+    if (ready < 0) continue;
+    const ssize_t n = read(output_, buffer_.data(), buffer_.size());
+    if (n >= 0) return {buffer_.data(), static_cast<std::size_t>(n)};
+    if (errno != EINTR) throw Unavailable(because_errno("reading from a child"));
+  }
 }
 
 Sample Child::wait_for_answer(double seconds) {
@@ -123,19 +142,12 @@ Sample Child::wait_for_answer(double seconds) {
   std::string text;
   while (text.size() < kEndOfAnswer.size() ||
          text.compare(text.size() - kEndOfAnswer.size(), std::string::npos, kEndOfAnswer) != 0) {
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    pollfd wait = {output_, POLLIN, 0};
-    if (left <= 0 || poll(&wait, 1, static_cast<int>(left)) == 0)
-      throw Unavailable(fmt::format("no answer within {:.0f} s", seconds));
-    std::array<char, 4096> buffer{};
-    const ssize_t n = read(output_, buffer.data(), buffer.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) {
-      const std::string end = how_it_ended();
-      throw Unavailable(end.empty() ? "ended without an answer" : end);
+    const std::string_view more = read_some(deadline);
+    if (more.empty()) {
+      wait_for_end();
+      throw Unavailable("ended without an answer");
     }
-    text.append(buffer.data(), static_cast<std::size_t>(n));
+    text += more;
   }
   std::istringstream in(text);
   Sample sample;
@@ -145,7 +157,7 @@ Sample Child::wait_for_answer(double seconds) {
 }
 
 void Child::finish(double seconds) {
-  close(input_);
+  if (input_ >= 0) close(input_);
   input_ = -1;
   const auto deadline = after(seconds);
   siginfo_t info{};
@@ -155,7 +167,19 @@ void Child::finish(double seconds) {
       throw Unavailable(fmt::format("did not end within {:.0f} s", seconds));
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  if (const std::string end = how_it_ended(); !end.empty()) throw Unavailable(end);
+  wait_for_end();
+}
+
+Ended Child::run_to_end(double seconds) {
+  const auto deadline = after(seconds);
+  Ended ended;
+  ended.output_hash = 0xcbf29ce484222325U;  // FNV-1a
+  for (std::string_view more = read_some(deadline); !more.empty(); more = read_some(deadline))
+    for (const char c : more)
+      ended.output_hash = (ended.output_hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+  finish(seconds);
+  ended.peak_rss_bytes = peak_rss_bytes_;
+  return ended;
 }
 
 void answer(const Sample& sample) {

@@ -7,7 +7,11 @@
 
 #include <sys/types.h>
 
+#include <array>
+#include <chrono>
+#include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bench.h"
@@ -27,6 +31,12 @@ struct Command {
 // The folder of this program, where `buoy` is too.
 [[nodiscard]] std::string program_folder();
 
+// What a program that knows nothing of answers left when it had ended well.
+struct Ended {
+  std::uint64_t output_hash = 0;  // of its standard output
+  std::uint64_t peak_rss_bytes = 0;
+};
+
 class Child {
  public:
   // Throws Unavailable.
@@ -40,10 +50,17 @@ class Child {
   [[nodiscard]] Sample wait_for_answer(double seconds);
   // Lets it end, and waits for that. Throws Unavailable if it fails.
   void finish(double seconds);
+  // For other programs: reads their output and waits for their end. Throws Unavailable
+  // (OutOfMemory) if they do not end with status 0 within `seconds`.
+  [[nodiscard]] Ended run_to_end(double seconds);
 
  private:
-  [[nodiscard]] std::string how_it_ended();
+  // Reads more of the child's output, at most until `deadline`; empty at its end.
+  [[nodiscard]] std::string_view read_some(std::chrono::steady_clock::time_point deadline);
+  void wait_for_end();  // throws Unavailable (OutOfMemory) unless it ends with status 0
 
+  std::array<char, 65536> buffer_;
+  std::uint64_t peak_rss_bytes_ = 0;  // known when it has ended
   pid_t pid_ = -1;
   int input_ = -1;  // closing it lets the child go on
   int output_ = -1;

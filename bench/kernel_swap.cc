@@ -14,12 +14,13 @@ namespace {
 
 constexpr double kPatience = 180;  // seconds: only a hang takes so long
 constexpr int kTrials = 6;
+constexpr int kAttempts = 5;
 constexpr double kTolerance = 0.01;
 
 }  // namespace
 
-Sample run_in_cgroup(Command command, std::uint64_t limit,
-                     const std::function<void(Sample&)>& look) {
+Sample run_side_in_cgroup(Command command, std::uint64_t limit,
+                          const std::function<void(Sample&)>& look) {
   MemoryCgroup cgroup;
   cgroup.set_limit(limit);
   command.join_cgroup = cgroup.procs_file();
@@ -34,24 +35,36 @@ Sample run_in_cgroup(Command command, std::uint64_t limit,
 KernelSwap::KernelSwap(const std::string& compressor, std::uint64_t size)
     : zram_(compressor, size) {}
 
-Sample KernelSwap::run(const Command& command, std::uint64_t limit) {
-  // The slots of the process before are freed a moment after its end.
+void KernelSwap::settle() {
+  // Slots are freed a moment after the end of their process.
   for (int i = 0; i < 500 && zram_.use().original > (1U << 20); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  return run_in_cgroup(command, limit, [&](Sample& sample) {
-    const ZramUse use = zram_.use();
-    sample["zram_bytes"] = static_cast<double>(use.memory);
-    sample["zram_compressed_bytes"] = static_cast<double>(use.compressed);
-    sample["zram_original_bytes"] = static_cast<double>(use.original);
-    sample["charged_bytes"] = static_cast<double>(limit + use.memory);
-  });
 }
 
-std::uint64_t KernelSwap::calibrate(const Command& command, std::uint64_t total) {
+Sample KernelSwap::run_side(const Command& command, std::uint64_t limit) {
+  for (int attempt = 1;; ++attempt) {
+    settle();
+    try {
+      return run_side_in_cgroup(command, limit, [&](Sample& sample) {
+        const ZramUse use = zram_.use();
+        sample["zram_bytes"] = static_cast<double>(use.memory);
+        sample["zram_compressed_bytes"] = static_cast<double>(use.compressed);
+        sample["zram_original_bytes"] = static_cast<double>(use.original);
+        sample["charged_bytes"] = static_cast<double>(limit + use.memory);
+      });
+    } catch (const OutOfMemory&) {
+      ++oom_kills_;
+      if (attempt == kAttempts) throw;
+    }
+  }
+}
+
+std::uint64_t calibrate_limit(const std::function<Sample(std::uint64_t)>& run,
+                              std::uint64_t total) {
   const auto wanted = static_cast<double>(total);
   double limit = wanted * 0.6;
   for (int trial = 0; trial < kTrials; ++trial) {
-    const Sample sample = run(command, static_cast<std::uint64_t>(limit));
+    const Sample sample = run(static_cast<std::uint64_t>(limit));
     const double surplus = wanted - sample.at("charged_bytes");
     if (std::fabs(surplus) < kTolerance * wanted) return static_cast<std::uint64_t>(limit);
     // A page more in the limit is a page less in zram, where it takes `stored` of a page.

@@ -14,6 +14,12 @@ class Unavailable : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// A process was killed because its memory limit could not be held.
+class OutOfMemory : public Unavailable {
+ public:
+  OutOfMemory() : Unavailable("killed: out of memory") {}
+};
+
 // "Linux 6.1, 2 CPUs (model), 16 GiB, THP madvise, ..."
 [[nodiscard]] std::string machine_facts();
 

@@ -40,6 +40,13 @@ struct Case {
   std::size_t budget;
 };
 
+// --quick leaves out what another case shows too.
+bool in_quick(Way way, const WorkingSet& set, unsigned threads, Pattern pattern) {
+  const bool main_pattern = pattern == Pattern::kRandomWrite || pattern == Pattern::kSequential;
+  if (way == Way::kRun) return set.budgets == 2 && main_pattern;
+  return threads == 1 || main_pattern;
+}
+
 std::vector<Case> all_cases(const Settings& settings) {
   const std::size_t budget = (settings.quick ? 128 : 256) * kMiB;
   std::vector<Case> cases;
@@ -47,6 +54,7 @@ std::vector<Case> all_cases(const Settings& settings) {
     for (const WorkingSet& set : kSets)
       for (const unsigned threads : {1U, 2U})
         for (const Pattern pattern : kPatterns) {
+          if (settings.quick && !in_quick(way, set, threads, pattern)) continue;
           const auto bytes = static_cast<std::size_t>(set.budgets * static_cast<double>(budget));
           cases.push_back({fmt::format("{}W={}B {} {}t", way == Way::kRun ? "run " : "",
                                        set.budgets, name_of(pattern), threads),
@@ -71,7 +79,7 @@ Command buoy_command(const Case& c) {
 // Buoy's use is what the kernel charges its process at its peak (program, arena, metadata, page
 // tables), or what the pool itself tells, if that is more.
 Sample run_buoy(const Case& c) {
-  Sample sample = run_in_cgroup(buoy_command(c), MemoryCgroup::kNoLimit);
+  Sample sample = run_side_in_cgroup(buoy_command(c), MemoryCgroup::kNoLimit);
   double charged = sample.at("cgroup_peak_bytes");
   if (c.way == Way::kLibrary)
     charged = std::max(charged, sample.at("resident_peak_bytes") + sample.at("metadata_bytes"));
@@ -124,7 +132,9 @@ void run_case(const Case& c, bool both_clusters, Peer& peer, Report& report) {
     try {
       const Sample pilot = run_buoy(c);
       set_page_cluster(0);
-      limit = peer.swap->calibrate(plain, static_cast<std::uint64_t>(pilot.at("charged_bytes")));
+      limit =
+          calibrate_limit([&](std::uint64_t trial) { return peer.swap->run_side(plain, trial); },
+                          static_cast<std::uint64_t>(pilot.at("charged_bytes")));
     } catch (const Unavailable& e) {
       why = e.what();  // if it is Buoy that fails, it fails again below, and is reported
     }
@@ -133,7 +143,7 @@ void run_case(const Case& c, bool both_clusters, Peer& peer, Report& report) {
     return Side{fmt::format("cgroup + zram lz4, page-cluster {}", page_cluster), [&, page_cluster] {
                   if (!why.empty()) throw Unavailable(why);
                   set_page_cluster(page_cluster);
-                  Sample sample = peer.swap->run(plain, limit);
+                  Sample sample = peer.swap->run_side(plain, limit);
                   add_units(sample, c);
                   return sample;
                 }};
@@ -145,9 +155,13 @@ void run_case(const Case& c, bool both_clusters, Peer& peer, Report& report) {
                               }}};
   sides.push_back(kernel_side(0));
   if (both_clusters) sides.push_back(kernel_side(kDefaultPageCluster));
+  const unsigned kills_before = peer.swap ? peer.swap->oom_kills() : 0;
   const std::vector<Measured> measured = run_interleaved(sides);
   report_case(report, c, "", measured[0], measured[1]);
   if (both_clusters) report_case(report, c, " page-cluster 3", measured[0], measured[2]);
+  if (peer.swap && peer.swap->oom_kills() != kills_before)
+    report.note(fmt::format("the kernel killed its side {} times with swap left; repeated",
+                            peer.swap->oom_kills() - kills_before));
   note_disturbance(report, measured);
 }
 

@@ -71,9 +71,12 @@ ZramSwap::ZramSwap(const std::string& compressor, std::uint64_t size) {
 ZramUse ZramSwap::use() const {
   std::istringstream in(read_file(sysfs_ + "/mm_stat"));
   ZramUse use;
-  in >> use.original >> use.compressed >> use.memory;
+  std::uint64_t limit = 0;
+  in >> use.original >> use.compressed >> use.memory >> limit >> use.peak;
   return use;
 }
+
+void ZramSwap::forget_peak() { write_file(sysfs_ + "/mem_used_max", "0"); }
 
 void set_page_cluster(unsigned value) {
   static const bool restored = [] {

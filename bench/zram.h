@@ -11,6 +11,7 @@ struct ZramUse {
   std::uint64_t original = 0;    // orig_data_size: pages held, uncompressed
   std::uint64_t compressed = 0;  // compr_data_size: their stored size
   std::uint64_t memory = 0;      // mem_used_total: that with the allocator's waste
+  std::uint64_t peak = 0;        // mem_used_max: the most of it since forget_peak()
 };
 
 class ZramSwap {
@@ -22,6 +23,7 @@ class ZramSwap {
   ZramSwap& operator=(const ZramSwap&) = delete;
 
   [[nodiscard]] ZramUse use() const;
+  void forget_peak();
 
  private:
   std::string sysfs_;
