@@ -100,9 +100,7 @@ Pfn Arena::try_allocate(const FrameRequest& request) {
       if (batch.count > 0) {
         // Reversed, so that frames leave the cache in the order they were taken.
         head = batch.frames[0];
-        FrameBatch overflow;
-        while (batch.count > 1) cache().push(request.type, batch.pop(), overflow);
-        if (overflow.count > 0) give_batch(overflow);
+        while (batch.count > 1) give_to_cache(request.type, batch.pop());
       }
     }
   } else {
@@ -170,9 +168,7 @@ void Arena::release(Pfn head) {
   p.refs.store(0, std::memory_order_relaxed);
   if (w.order() == Order(0)) {
     p.store(PageWord(PageState::kCached, Order(0), w.type()));
-    FrameBatch overflow;
-    cache().push(w.type(), head, overflow);
-    if (overflow.count > 0) give_batch(overflow);
+    give_to_cache(w.type(), head);
     return;
   }
   {
@@ -195,6 +191,12 @@ void Arena::release_frames(const Pfn* frames, unsigned count) {
     batch.push(frames[i]);
   }
   if (count > 0) give_batch(batch);
+}
+
+void Arena::give_to_cache(MigrateType type, Pfn frame) {
+  FrameBatch overflow;
+  cache().push(type, frame, overflow);
+  if (overflow.count > 0) give_batch(overflow);
 }
 
 void Arena::give_batch(const FrameBatch& batch) {

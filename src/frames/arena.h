@@ -140,6 +140,7 @@ class Arena {
   // Returns a wholly free block if there are more than `keep`; false if not.
   [[nodiscard]] bool return_block(std::uint32_t keep) BUOY_EXCLUDES(lock_);
   [[nodiscard]] Pfn try_allocate_slow(const FrameRequest& request);
+  void give_to_cache(MigrateType type, Pfn frame) BUOY_EXCLUDES(lock_);
   void give_batch(const FrameBatch& batch) BUOY_EXCLUDES(lock_);
   void mark_allocated(Pfn head, const FrameRequest& request);
   [[nodiscard]] FrameCache& cache() { return caches_[sys::current_cpu() % kCaches]; }

@@ -36,7 +36,8 @@ class alignas(64) FrameCache {
     Stack& s = stacks_[index(type)];
     return s.count == 0 ? Pfn::none() : s.frames[--s.count];
   }
-  // Pushes the frame; when the cache is full, moves a batch of its oldest frames out first.
+  // Pushes the frame; when the cache is full, moves a batch of its oldest frames out first, into
+  // `overflow`, which is empty.
   void push(MigrateType type, Pfn frame, FrameBatch& overflow) {
     const Guard guard(lock_);
     Stack& s = stacks_[index(type)];

@@ -15,6 +15,7 @@
 #include "base/units.h"
 #include "frames/place.h"
 #include "swap/record.h"
+#include "swap/zram.h"
 #include "zpool/handle.h"
 
 namespace buoy::swap {
@@ -40,6 +41,7 @@ struct Batch {
   std::uint32_t cluster = 0;
   std::uint32_t offset = 0;     // in the cluster
   std::uint64_t seed = 0;       // of its records' checksums
+  unsigned mark = 0;            // that its objects carry in the pool
   State state = State::kIdle;
   int error = 0;                // kFailed
 
@@ -82,6 +84,8 @@ class BatchBuffers {
     for (unsigned i = 0; i < kBatches; ++i) {
       batches_[i].buffer = &bytes_[i * kBatchBytes];
       batches_[i].items = &items_[i * kBatchItems];
+      // Collection moves no objects.
+      batches_[i].mark = i < 2 ? kMarkWriteBack[i] : 0;
     }
     return {};
   }

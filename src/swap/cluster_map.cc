@@ -91,7 +91,7 @@ std::uint32_t ClusterMap::find_sparse(std::uint8_t file_index, unsigned share) c
   for (std::uint32_t i = 0; i < span_; ++i) {
     const Cluster& c = at(i);
     if (c.file != file_index || c.state != ClusterState::kSealed || c.frozen != 0) continue;
-    if (c.writes != 0 || c.is_unreadable) continue;
+    if (c.uses != 0 || c.is_unreadable) continue;
     if (c.live.load(std::memory_order_relaxed) == 0) continue;  // gathered for nothing
     const std::uint32_t bytes = c.live_bytes.load(std::memory_order_relaxed);
     if (bytes >= least) continue;

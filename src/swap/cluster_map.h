@@ -33,7 +33,7 @@ inline constexpr ByteSize kClusterBytes = ByteSize{256} << 10;
 enum class ClusterState : std::uint8_t { kHole = 0, kReady, kOpen, kSealed };
 
 struct Cluster {
-  std::atomic<std::uint32_t> live{0};        // records; one more while open, and for each write under way
+  std::atomic<std::uint32_t> live{0};        // records; one more while open, and for each use
   std::atomic<std::uint32_t> live_bytes{0};  // of records
   std::uint32_t number = 0;                  // in its file, in clusters
   std::uint32_t generation = 0;              // goes into every record's checksum
@@ -41,7 +41,7 @@ struct Cluster {
   std::uint8_t file = 0;
   ClusterState state = ClusterState::kHole;
   std::uint8_t frozen = 0;  // a bit for each fork whose child may still read it
-  std::uint8_t writes = 0;  // under way
+  std::uint8_t uses = 0;  // writes to it under way, and its collection
   bool is_unreadable = false;  // not collected: something in it does not read back
 };
 
@@ -67,13 +67,13 @@ class ClusterMap {
     c.live_bytes.fetch_add(bytes, std::memory_order_relaxed);
     c.live.fetch_add(1, std::memory_order_relaxed);
   }
-  // An open or sealed cluster that is being written to is neither reused nor collected.
-  void begin_write(std::uint32_t cluster) {
-    ++at(cluster).writes;
+  // A cluster that is being written to or emptied is neither reused nor collected meanwhile.
+  void begin_use(std::uint32_t cluster) {
+    ++at(cluster).uses;
     at(cluster).live.fetch_add(1, std::memory_order_relaxed);
   }
-  void end_write(std::uint32_t cluster) {
-    --at(cluster).writes;
+  void end_use(std::uint32_t cluster) {
+    --at(cluster).uses;
     drop(cluster);
   }
   // Lock-free.

@@ -23,8 +23,8 @@ constexpr unsigned kDesperateShare = 85;    // when the disk is full
 constexpr std::uint32_t kLongestRecord = record_bytes(kPageSize);
 constexpr std::uint32_t kLeastRoom = (kLongestRecord + kPageSize - 1) & ~(kPageSize - 1);
 
-bool is_in_write_back(HandleWord w) {
-  return w.kind() == HandleWord::Kind::kNative && (w.marks() & kMarkWriteBack) != 0;
+bool is_marked(HandleWord w, unsigned mark) {
+  return w.kind() == HandleWord::Kind::kNative && (w.marks() & mark) != 0;
 }
 }  // namespace
 
@@ -109,7 +109,7 @@ void BackingFile::start_locked(Batch& batch) {
   parts_.counters.add(Event::swap_file_write, bytes);
   const std::uint64_t offset = clusters_.offset_of(batch.cluster) + batch.offset;
   batch.state = Batch::State::kWriting;
-  clusters_.begin_write(batch.cluster);
+  clusters_.begin_use(batch.cluster);
   if (ring_.start_write(files_[own_].fd, batch.buffer, bytes, offset, buffers_.tag_of(batch)))
     return;
   const Status s = write_all(files_[own_], batch.buffer, bytes, offset);
@@ -148,7 +148,7 @@ bool BackingFile::finish_locked(Batch& batch, PageCount* freed) {
   const bool written = batch.state == Batch::State::kWritten;
   for (std::uint32_t i = 0; i < batch.count; ++i)
     *freed += settle_locked(batch, batch.items[i], written);
-  clusters_.end_write(batch.cluster);
+  clusters_.end_use(batch.cluster);
   batch.state = Batch::State::kIdle;
   if (!written) complain_once(said_broken_, "the backing file cannot be written", batch.error);
   return written;
@@ -165,11 +165,11 @@ PageCount BackingFile::settle_object_locked(const Batch& batch, const BatchItem&
                                             bool written) {
   Zpool::Pinned object;
   for (unsigned spins = 0;; ++spins) {
-    // Freed meanwhile, and perhaps used anew: then it has no mark.
-    if (!is_in_write_back(parts_.pool.peek(item.handle))) return {};
+    // Freed meanwhile, and perhaps used anew: then it has not this batch's mark.
+    if (!is_marked(parts_.pool.peek(item.handle), batch.mark)) return {};
     if (Zpool::Pinned p = parts_.pool.try_pin(item.handle); p) {
-      if (p.is_foreign() || (p.marks() & kMarkWriteBack) == 0) return {};
-      p.set_marks(p.marks() & ~kMarkWriteBack);
+      if (p.is_foreign() || (p.marks() & batch.mark) == 0) return {};
+      p.set_marks(p.marks() & ~batch.mark);
       if (!written) return {};
       const RecordPlace place = batch.place_of(item);
       const std::uint32_t bytes = record_bytes(item.length);
@@ -197,17 +197,19 @@ void BackingFile::settle_moved_locked(const Batch& batch, const BatchItem& item)
 
 // ---------------------------------------------------------------- write-back
 
-// Fills the batch with the objects that the clock's hand finds old.
+// Fills the batch with the objects that the clock's hand finds old. A batch sees a handle once at
+// most: an object's mark says which batch has its copy, and must not say it of two copies.
 void BackingFile::collect_old_locked(Batch& batch, std::uint64_t* scans_left) {
   Zpool& pool = parts_.pool;
   const std::uint32_t span = pool.handle_span();
-  for (; *scans_left > 0; --*scans_left, ++hand_) {
+  for (std::uint32_t seen_here = 1; seen_here < span && *scans_left > 0;
+       ++seen_here, --*scans_left, ++hand_) {
     if (hand_ >= span) hand_ = 1;
     const Handle handle(hand_);
     const HandleWord seen = pool.peek(handle);
     if (seen.kind() != HandleWord::Kind::kNative || seen.is_pinned()) continue;
     if (seen.length() == kPatternBytes) continue;  // would be larger in the file
-    if (is_in_write_back(seen)) continue;
+    if (is_marked(seen, kMarkAnyWriteBack)) continue;
     if (!batch.has_room(seen.length())) return;
     Zpool::Pinned object = pool.try_pin(handle);
     if (!object || object.is_foreign()) continue;
@@ -216,9 +218,10 @@ void BackingFile::collect_old_locked(Batch& batch, std::uint64_t* scans_left) {
       continue;
     }
     const unsigned length = object.length();
+    // Between the look and the pin it may have become another page.
     if (length == kPatternBytes || !batch.has_room(length)) continue;
     batch.add(handle, length, 0, [&object](std::byte* to) { object.copy_out(to); });
-    object.set_marks(object.marks() | kMarkWriteBack);
+    object.set_marks(object.marks() | batch.mark);
   }
 }
 
@@ -272,7 +275,7 @@ bool BackingFile::store(const std::byte* page, Handle* handle) {
     clusters_.add_record(batch.cluster, bytes);
     count_in(bytes);
   }
-  clusters_.end_write(batch.cluster);
+  clusters_.end_use(batch.cluster);
   if (!written) {
     complain_once(said_broken_, "the backing file cannot be written", batch.error);
     parts_.pool.free(*handle);
@@ -292,7 +295,9 @@ unsigned BackingFile::collect_garbage_locked(unsigned share, unsigned most) {
   while (emptied < most) {
     const std::uint32_t cluster = clusters_.find_sparse(own_, share);
     if (cluster == ClusterMap::kNone) break;
+    clusters_.begin_use(cluster);
     const Emptied outcome = empty_cluster_locked(cluster);
+    clusters_.end_use(cluster);
     if (outcome == Emptied::kNoRoom || outcome == Emptied::kInUse) break;
     if (outcome == Emptied::kUnreadable) clusters_.at(cluster).is_unreadable = true;
     else ++emptied;
@@ -301,7 +306,7 @@ unsigned BackingFile::collect_garbage_locked(unsigned share, unsigned most) {
   return emptied;
 }
 
-// Copies what lives in a sealed cluster into the open one.
+// Copies what lives in a sealed cluster, which the caller has in use, into the open one.
 BackingFile::Emptied BackingFile::empty_cluster_locked(std::uint32_t number) {
   const Cluster& from = clusters_.at(number);
   std::byte* const bytes = buffers_.cluster_buffer();
@@ -352,7 +357,8 @@ BackingFile::Emptied BackingFile::empty_cluster_locked(std::uint32_t number) {
     if (!finish_locked(batch, &freed)) return Emptied::kNoRoom;
   }
   if (!is_whole) return Emptied::kUnreadable;
-  return from.live.load(std::memory_order_relaxed) == 0 ? Emptied::kEmptied : Emptied::kInUse;
+  // One is our own use.
+  return from.live.load(std::memory_order_relaxed) == 1 ? Emptied::kEmptied : Emptied::kInUse;
 }
 
 }  // namespace buoy::swap

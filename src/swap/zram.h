@@ -17,8 +17,11 @@
 namespace buoy::swap {
 
 // A handle's marks (six bits that the zpool carries for us).
-inline constexpr unsigned kMarkYoung = 1;      // stored since the write-back clock last passed
-inline constexpr unsigned kMarkWriteBack = 2;  // a copy is on its way to the backing file
+inline constexpr unsigned kMarkYoung = 1;  // stored since the write-back clock last passed
+// A copy is on its way to the backing file, in this one of the two batches that may be in flight:
+// a handle that is freed and used anew may be collected again while its first copy is under way.
+inline constexpr unsigned kMarkWriteBack[] = {2, 4};
+inline constexpr unsigned kMarkAnyWriteBack = 2 | 4;
 
 class Zram {
  public:
