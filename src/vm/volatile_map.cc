@@ -110,7 +110,7 @@ void VolatileMap::await(Extent& e, std::uint64_t flags) {
                                    std::memory_order_relaxed, std::memory_order_acquire);
       continue;
     }
-    step();
+    step(Step::kWaiting);
     if (++spin < kSpins || hook_ != nullptr)
       __builtin_ia32_pause();
     else  // a futex is 32 bits: the half with the flags, which x86-64 has first
@@ -129,8 +129,17 @@ VolatileMap::Marked VolatileMap::mark(PageRun run, unsigned priority) {
   return mark_slowly(run, priority);
 }
 
+bool VolatileMap::lock_for_change() {
+  if (hook_ == nullptr) return lock_.lock();
+  while (!lock_.try_lock()) {
+    if (lock_.is_held_here()) return false;
+    step(Step::kWaiting);
+  }
+  return true;
+}
+
 VolatileMap::Marked VolatileMap::mark_slowly(PageRun run, unsigned priority) {
-  if (!lock_.lock()) return {{}, {}, EDEADLK};
+  if (!lock_for_change()) return {{}, {}, EDEADLK};
   const MarksHold hold(lock_);
   PageCount mapped;
   if (Status s = survey(run, &mapped); !s) return {{}, {}, s.code()};
@@ -151,7 +160,7 @@ VolatileMap::Marked VolatileMap::mark_slowly(PageRun run, unsigned priority) {
 VolatileMap::Withdrawn VolatileMap::withdraw(PageRun run) {
   Withdrawn withdrawn;
   if (try_withdraw_exact(run, &withdrawn)) return withdrawn;
-  if (!lock_.lock()) return {{}, {}, Outcome::kReentered};
+  if (!lock_for_change()) return {{}, {}, Outcome::kReentered};
   const MarksHold hold(lock_);
   return begin_clearing(run, nullptr);
 }
@@ -308,8 +317,11 @@ VolatileMap::Claim VolatileMap::claim(PurgeEffort effort) {
       std::uint64_t expected = c.word;
       step();
       if (!e.word.compare_exchange_strong(expected, Word(c.word).with(Word::kPurging).bits(),
-                                          std::memory_order_acq_rel))
+                                          std::memory_order_acq_rel)) {
+        // If it was cut, its parts are as old as it was, and not in the batch.
+        if (!Word(expected).has_same_generation_as(Word(c.word))) batch_next_ = batch_size_;
         continue;
+      }
       return {c.extent, e.run(), std::max(e.resume, e.first_page()), c.word};
     }
     if (++collected > 2) return {};

@@ -158,7 +158,9 @@ class VolatileMap {
   void validate() BUOY_REQUIRES(lock_);
 
   // For tests: runs between any two steps that others could see. Null in the product.
-  void set_step_hook(void (*hook)(void*), void* context) {
+  enum class Step : std::uint8_t { kNext, kWaiting };
+  using StepHook = void (*)(void* context, Step step);
+  void set_step_hook(StepHook hook, void* context) {
     hook_ = hook;
     hook_context_ = context;
   }
@@ -197,6 +199,7 @@ class VolatileMap {
       return Word((bits_ & (kOne - 1)) | ((other.bits_ & ~(kOne - 1)) + kOne));
     }
     [[nodiscard]] Word next_generation() const { return in_generation_after(*this); }
+    [[nodiscard]] bool has_same_generation_as(Word o) const { return bits_ >> 48 == o.bits_ >> 48; }
     [[nodiscard]] bool has_same_mark_as(Word o) const {
       return stamp() == o.stamp() && priority() == o.priority();
     }
@@ -236,11 +239,13 @@ class VolatileMap {
   [[nodiscard]] bool try_mark_exact(PageRun run, unsigned priority, Marked* marked);
   [[nodiscard]] bool try_withdraw_exact(PageRun run, Withdrawn* withdrawn);
   Marked mark_slowly(PageRun run, unsigned priority);
+  // False: this very thread has the lock. With a step hook, waiting is steps.
+  [[nodiscard]] bool lock_for_change() BUOY_TRY_ACQUIRE(true, lock_) BUOY_NO_TSA;
   // Waits until nobody is at work on the extent as one of `flags` says.
   void await(Extent& e, std::uint64_t flags);
   void wake_waiters(const Extent& e) const;
-  void step() const {
-    if (hook_ != nullptr) hook_(hook_context_);
+  void step(Step step = Step::kNext) const {
+    if (hook_ != nullptr) hook_(hook_context_, step);
   }
   [[nodiscard]] std::uint64_t next_stamp() {
     return stamp_.fetch_add(1, std::memory_order_relaxed) + 1;
@@ -321,7 +326,7 @@ class VolatileMap {
   // The sum of marks_made_ when a gentle look found nothing: until it changes, there is nothing.
   std::atomic<std::uint64_t> nothing_at_{0};
 
-  void (*hook_)(void*) = nullptr;
+  StepHook hook_ = nullptr;
   void* hook_context_ = nullptr;
 };
 
