@@ -11,6 +11,10 @@ constexpr unsigned kMostPerSqueeze = 64;
 // may hold what we look for isolated for a moment, hence more than one.
 constexpr unsigned kFruitlessRounds = 16;
 constexpr int kKeepLimit = 4096;
+// A take above this (ns) pays a shootdown of another CPU.
+constexpr unsigned kDearTake = 5000;
+// How many leaves may be passed over in search of a denser one.
+constexpr std::size_t kMostPassedOver = 32;
 }  // namespace
 
 // ---- Ways in ----------------------------------------------------------------------------------
@@ -65,10 +69,17 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   return freed;
 }
 
-unsigned Reclaimer::page_out(Leaf& leaf, unsigned begin, unsigned end) {
+unsigned Reclaimer::page_out(Leaf& leaf, PageRun run) {
   if (!context_.lru.isolate(leaf)) return 0;
+  const unsigned begin = run.first.in_block();
+  const unsigned end = begin + static_cast<unsigned>(run.count.value());
   {
     LockedLeaf locked(context_, leaf);
+    if (!locked.is_of(run.first)) {
+      // Unmapped before we had it isolated; from here on it stays what it is.
+      context_.lru.put_back(leaf, lists_for(leaf));
+      return 0;
+    }
     locked.take(begin, end);
   }
   unsigned gone = 0;
@@ -120,8 +131,8 @@ PageCount Reclaimer::squeeze_standby(PageCount goal) {
     freed += PageCount(n);
     LockedLeaf locked(context_, *leaf);
     const std::uint8_t lists = lists_for(*leaf);
-    // Not done with: it stays the oldest of its list, and where it was among the resident.
-    context_.lru.put_back(*leaf, lists, n == 0 ? 0 : Lru::bit(LeafList::kStandby));
+    // Not done with: it stays the oldest. What is resident of it was passed over by the clock.
+    context_.lru.put_back(*leaf, lists, n == 0 ? 0 : lists);
   }
   return freed;
 }
@@ -194,31 +205,49 @@ unsigned Reclaimer::squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned m
 
 Reclaimer::Aged Reclaimer::age_out(PageCount goal, unsigned min_age) {
   Aged sum;
-  std::size_t tries = context_.lru.length(LeafList::kResident);
-  while (sum.taken + sum.freed < goal && tries-- > 0) {
-    Leaf* leaf = context_.lru.isolate_oldest(LeafList::kResident);
-    if (leaf == nullptr) break;
-    const Aged aged = age_leaf(*leaf, min_age);
-    sum.taken += aged.taken;
-    sum.freed += aged.freed;
+  const std::size_t leaves = context_.lru.length(LeafList::kResident);
+  const auto pass = [&](std::size_t tries, unsigned least_run) {
+    while (sum.taken + sum.freed < goal && tries-- > 0) {
+      Leaf* leaf = context_.lru.isolate_oldest(LeafList::kResident);
+      if (leaf == nullptr) break;
+      const Aged aged = age_leaf(*leaf, min_age, least_run);
+      sum.taken += aged.taken;
+      sum.freed += aged.freed;
+    }
+  };
+  // Where each run of pages costs a shootdown, places that are dense with old pages come first.
+  if (context_.pins == Pins::kUnknown && context_.mmu->costs().take_run_ns > kDearTake) {
+    pass(std::min(leaves, kMostPassedOver), 8);
+    pass(std::min(leaves, kMostPassedOver), 3);
   }
+  pass(leaves, 1);
   return sum;
 }
 
-Reclaimer::Aged Reclaimer::age_leaf(Leaf& leaf, unsigned min_age) {
+Reclaimer::Aged Reclaimer::age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run) {
   LockedLeaf locked(context_, leaf);
   LockedLeaf::Marks old{};
   unsigned n_old = 0;
   unsigned n_young = 0;
+  unsigned runs = 0;
+  bool in_run = false;
   for (unsigned i = 0; i < kPagesPerBlock; ++i) {
     const Pte p = locked.get(i);
+    const bool was_in_run = in_run;
+    in_run = false;
     if ((p.state() != PteState::kMapped && p.state() != PteState::kClean) || p.is_held()) continue;
     if (p.has(Pte::kCold) || context_.lru.age_of(p) >= min_age) {
       old[i / 64] |= std::uint64_t{1} << (i % 64);
       ++n_old;
+      in_run = true;
+      if (!was_in_run) ++runs;
     } else {
       ++n_young;
     }
+  }
+  if (n_old < runs * least_run) {
+    context_.lru.put_back(leaf, lists_for(leaf));
+    return {};
   }
   context_.counters.add(Event::pgscan, n_old + n_young);
   Aged aged;

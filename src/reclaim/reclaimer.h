@@ -50,8 +50,9 @@ class Reclaimer {
   // Reclaims about `goal` pages now; pages freed.
   PageCount reclaim(PageCount goal, ReclaimKind kind);
 
-  // Takes the pages of [begin, end) away and squeezes them at once (BUOY_PAGEOUT). Pages gone.
-  unsigned page_out(Leaf& leaf, unsigned begin, unsigned end);
+  // Takes the pages of the run, which were the leaf's, away and squeezes them at once
+  // (BUOY_PAGEOUT). Pages gone.
+  unsigned page_out(Leaf& leaf, PageRun run);
 
   // The background thread. Without one (SoftMmu, tests) everything is direct.
   [[nodiscard]] Status start_background();
@@ -84,7 +85,8 @@ class Reclaimer {
     PageCount freed;
   };
   Aged age_out(PageCount goal, unsigned min_age);
-  Aged age_leaf(Leaf& leaf, unsigned min_age);
+  // Leaves it alone if its old pages lie in runs shorter than `least_run` on average.
+  Aged age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run);
   // Compresses up to `most` standby pages of the leaf and frees their frames; frames freed.
   unsigned squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned most);
   [[nodiscard]] PageCount standby_target() const;

@@ -171,7 +171,8 @@ Vm::Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
   const auto is_empty = [](Pte p) {
     return p.state() == PteState::kEmpty && !p.has(Pte::kInShadow);
   };
-  Order order = plan_window(context_.table, leaf, i, WindowKind::kZeroFill);
+  Order order =
+      plan_window(context_.table, leaf, i, WindowKind::kZeroFill, context_.lru.generation());
   if (locked.region().is(RegionFlags::kHuge)) order = Order(kMaxOrder);
   Range window = around(leaf, i, order, is_empty);
   const Range whole = window;
@@ -205,7 +206,8 @@ Vm::Step Vm::bring_in(LockedLeaf& locked, unsigned i, Precharge& precharge) {
             (p.state() == PteState::kSwapped && p.has(Pte::kInShadow))) &&
            p.has(Pte::kSqueezing) == squeezing;
   };
-  const Order order = plan_window(context_.table, leaf, i, WindowKind::kSwapIn);
+  const Order order =
+      plan_window(context_.table, leaf, i, WindowKind::kSwapIn, context_.lru.generation());
   Range window = around(leaf, i, order, in_shadow);
   // Copying back needs a second frame for each page; moving needs none.
   const PageCount n(window.size());
@@ -239,7 +241,8 @@ Vm::Step Vm::load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& prec
     return p.state() == PteState::kSwapped && !p.has(Pte::kInShadow) &&
            !context_.swap->is_slow(p.entry());
   };
-  const Order order = plan_window(context_.table, leaf, i, WindowKind::kSwapIn);
+  const Order order =
+      plan_window(context_.table, leaf, i, WindowKind::kSwapIn, context_.lru.generation());
   Range window = affordable(around(leaf, i, order, loadable), i, precharge);
   const ScratchPool::Borrowed scratch(scratch_);
   unsigned loaded = 0;

@@ -25,9 +25,25 @@ Last last_window(const std::atomic<std::uint16_t>& at, const std::atomic<std::ui
   return {first, first + (1U << o), o, true};
 }
 
+// The smallest window for page i: one page; but where many of its neighbours came in one by one a
+// short while ago, the rest of them is likely to be wanted too.
+unsigned fallen_to(const Leaf& leaf, unsigned i, bool zero, unsigned generation) {
+  if (zero) return 0;
+  constexpr unsigned kNeighbourhood = 4;  // the order of what is looked at, and brought in
+  constexpr unsigned kMany = 5;           // of 16; where faults are random, two would be usual
+  const unsigned first = i & ~((1U << kNeighbourhood) - 1);
+  unsigned young = 0;
+  for (unsigned k = first; k < first + (1U << kNeighbourhood); ++k) {
+    const Pte p = leaf.get(k);
+    if (p.is_at_address() && ((generation - p.generation()) & 0x3fU) <= 1) ++young;
+  }
+  return young >= kMany ? kNeighbourhood : 0;
+}
+
 }  // namespace
 
-Order plan_window(const PageTable& table, Leaf& leaf, unsigned i, WindowKind kind) {
+Order plan_window(const PageTable& table, Leaf& leaf, unsigned i, WindowKind kind,
+                  unsigned generation) {
   const bool zero = kind == WindowKind::kZeroFill;
   const unsigned most = zero ? kMostZeroOrder : kMostSwapOrder;
   const unsigned fresh = zero ? kFirstZeroOrder : 0;
@@ -40,7 +56,7 @@ Order plan_window(const PageTable& table, Leaf& leaf, unsigned i, WindowKind kin
     if (forward || backward)
       order = std::min(last.order + step, most);
     else
-      order = last.order > step ? last.order - step : 0;
+      order = last.order > step ? last.order - step : fallen_to(leaf, i, zero, generation);
   } else {
     // The first fault here: does a run come in from a neighbour?
     const Vpn page = leaf.page(i);

@@ -17,8 +17,9 @@ enum class WindowKind : std::uint8_t {
 };
 
 // The order for a fault at page i of the leaf, and remembers it as the leaf's last fault.
-// Call with the leaf locked.
-[[nodiscard]] Order plan_window(const PageTable& table, Leaf& leaf, unsigned i, WindowKind kind);
+// Call with the leaf locked. `generation`: what the Lru says now.
+[[nodiscard]] Order plan_window(const PageTable& table, Leaf& leaf, unsigned i, WindowKind kind,
+                                unsigned generation);
 
 // The same for stores over lazily freed pages; starts at `least`.
 [[nodiscard]] Order plan_unfree(const PageTable& table, Leaf& leaf, unsigned i, Order least);
