@@ -107,7 +107,8 @@ void PageTable::remove_region(Region& region) {
 
 void PageTable::recycle(Leaf& leaf) {
   BUOY_DCHECK(leaf.count_of(PteState::kHole) == kPagesPerBlock);
-  BUOY_DCHECK(leaf.lists.load(std::memory_order_relaxed) == 0 && !leaf.isolated);
+  // Somebody may have isolated it just now, who found it before: they look again under the lock.
+  BUOY_DCHECK(leaf.lists.load(std::memory_order_relaxed) == 0);
   index_.put(leaf.block.load(std::memory_order_relaxed), nullptr);
   leaf.region.store(nullptr, std::memory_order_relaxed);
   leaf.block.store(~std::uint64_t{0}, std::memory_order_release);

@@ -160,7 +160,7 @@ Status Vm::page_out(PageRun run) {
           if (!locked.is_of(at)) return;
           (void)locked.discard_by_reclaim(begin, end, locked.region().is(RegionFlags::kDroppable));
         }
-        (void)reclaimer_.page_out(leaf, begin, end);
+        (void)reclaimer_.page_out(leaf, {at, PageCount(end - begin)});
       });
   return mapped_or_hole(whole);
 }

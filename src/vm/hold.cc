@@ -67,6 +67,7 @@ Status Vm::unpin(PageRun run, Dirtied dirtied) {
     if (leaf == nullptr) continue;
     const unsigned i = at.in_block();
     LockedLeaf locked(context_, *leaf);
+    if (!locked.is_of(at)) continue;
     if (dirtied == Dirtied::kYes && locked.get(i).traps_stores()) (void)locked.allow_stores(i, 1);
     const Pte p = locked.get(i);
     if (p.pins() != 0) locked.set(i, p.with_pins(p.pins() - 1));
@@ -91,7 +92,8 @@ Status Vm::lock(PageRun run, bool on_fault_only) {
       if (leaf == nullptr) return Error{ENOMEM};
       LockedLeaf locked(context_, *leaf);
       const unsigned i = at.in_block();
-      if (locked.get(i).state() != PteState::kHole) locked.set(i, locked.get(i).with(Pte::kLocked));
+      if (locked.is_of(at) && locked.get(i).state() != PteState::kHole)
+        locked.set(i, locked.get(i).with(Pte::kLocked));
     }
     if (!on_fault_only) {
       const Leaf* leaf = context_.table.find_leaf(at);
@@ -116,7 +118,8 @@ Status Vm::unlock(PageRun run) {
     if (leaf == nullptr) continue;
     LockedLeaf locked(context_, *leaf);
     const unsigned i = at.in_block();
-    if (locked.get(i).has(Pte::kLocked)) locked.set(i, locked.get(i).without(Pte::kLocked));
+    if (locked.is_of(at) && locked.get(i).has(Pte::kLocked))
+      locked.set(i, locked.get(i).without(Pte::kLocked));
   }
   return mapped == run.count ? Status() : Status(Error{ENOMEM});
 }

@@ -389,6 +389,7 @@ Status Vm::move_page(Vpn from, Vpn to) {
   {
     LockedLeaf locked(context_, *source);
     locked.wait_until_quiet(i, i + 1);
+    if (!locked.is_of(from)) return {};
     Pte p = locked.get(i);
     if (p.is_held()) return Error{EBUSY};
     if (p.state() == PteState::kLazyFree || p.state() == PteState::kClean) {
@@ -419,6 +420,10 @@ Status Vm::move_page(Vpn from, Vpn to) {
   }
   {
     LockedLeaf locked(context_, *target, &precharge);
+    if (!locked.is_of(to)) {
+      if (!entry.is_none()) context_.swap->free(entry);
+      return Error{ENOMEM};
+    }
     // A fault in the target may have been first only if the program races with its own mremap.
     BUOY_CHECK(locked.forget(j, j + 1, PteState::kEmpty));
     if (was_purged) {
@@ -438,7 +443,7 @@ Status Vm::move_page(Vpn from, Vpn to) {
   }
   LockedLeaf locked(context_, *source);
   locked.wait_until_quiet(i, i + 1);
-  BUOY_CHECK(locked.forget(i, i + 1, PteState::kEmpty));
+  if (locked.is_of(from)) BUOY_CHECK(locked.forget(i, i + 1, PteState::kEmpty));
   return {};
 }
 
