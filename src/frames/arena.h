@@ -157,7 +157,7 @@ class Arena {
   Zone zone_ BUOY_GUARDED_BY(lock_);
   std::uint32_t lowest_absent_ BUOY_GUARDED_BY(lock_) = 0;  // no absent block below it
   std::atomic<std::uint32_t> block_span_{0};
-  std::atomic<std::uint64_t> taken_blocks_{0};   // charged: arriving, present and leaving
+  std::atomic<std::uint64_t> taken_blocks_{0};  // charged: arriving, present and leaving
   std::array<FrameCache, kCaches> caches_{};
 };
 

@@ -103,7 +103,8 @@ TEST_F(ArenaTest, ReturnedBlocksReadZeroAgain) {
   EXPECT_EQ(arena_->trim(), PageCount(kBlock));
   const Pfn again = take(9);
   EXPECT_EQ(again, head);
-  for (std::size_t i = 0; i < kBlockSize; i += 997) ASSERT_EQ(arena_->pointer(again)[i], std::byte{0});
+  for (std::size_t i = 0; i < kBlockSize; i += 997)
+    ASSERT_EQ(arena_->pointer(again)[i], std::byte{0});
   arena_->release(again);
 }
 
@@ -115,8 +116,10 @@ TEST_F(ArenaTest, AllocatesFromTheFullestBlockSoThatOthersEmpty) {
   for (const Pfn f : frames) {
     const unsigned in_block = f.value() % kBlock;
     const bool goes = (f.block() == 0 && in_block % 10 == 0) || (f.block() == 1 && in_block != 7);
-    if (goes) arena_->release(f);
-    else kept.push_back(f);
+    if (goes)
+      arena_->release(f);
+    else
+      kept.push_back(f);
   }
   arena_->drain_caches();
   for (unsigned i = 0; i < 40; ++i) {
@@ -224,8 +227,9 @@ TEST_F(ArenaTest, Model) {
       const unsigned dice = random() % 100;
       if (dice < 50) {
         const unsigned order = random() % 4 == 0 ? random() % (kMaxOrder + 1) : random() % 2;
-        const Pfn head = take(order, random() % 3 == 0 ? MigrateType::kUnmovable : MigrateType::kMovable,
-                              random() % 2 == 0 ? Charge::kOrdinary : Charge::kReclaim);
+        const Pfn head =
+            take(order, random() % 3 == 0 ? MigrateType::kUnmovable : MigrateType::kMovable,
+                 random() % 2 == 0 ? Charge::kOrdinary : Charge::kReclaim);
         if (head.is_none()) continue;
         const std::uint64_t stamp = random();
         std::byte* last = arena_->pointer(head) + Order(order).pages().bytes() - sizeof stamp;

@@ -21,15 +21,15 @@ enum class BlockState : std::uint8_t { kAbsent = 0, kArriving, kPresent, kLeavin
 // All fields: guard: the zone lock.
 struct Pageblock {
   std::array<std::uint16_t, kMaxOrder + 1> free_head{};  // 1 + frame in block; 0: empty list
-  std::uint16_t order_mask = 0;   // bit o: the list of order o has runs
-  std::uint16_t free_frames = 0;  // frames in the lists
+  std::uint16_t order_mask = 0;                          // bit o: the list of order o has runs
+  std::uint16_t free_frames = 0;                         // frames in the lists
   BlockState state = BlockState::kAbsent;
   MigrateType type = MigrateType::kUnmovable;
-  std::uint8_t list_bin = 0;    // where the zone has it linked; meaningful while linked
+  std::uint8_t list_bin = 0;  // where the zone has it linked; meaningful while linked
   std::uint8_t list_order = 0;
   bool is_linked = false;
-  std::uint8_t skip_hint = 0;   // compaction: scanned in vain, pass over (a later use)
-  std::uint32_t prev = 0;       // 1 + block number; 0: none
+  std::uint8_t skip_hint = 0;  // compaction: scanned in vain, pass over (a later use)
+  std::uint32_t prev = 0;      // 1 + block number; 0: none
   std::uint32_t next = 0;
 
   [[nodiscard]] bool is_whole() const { return free_frames == kPagesPerBlock; }

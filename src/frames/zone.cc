@@ -30,8 +30,10 @@ void Zone::unlink(std::uint32_t number) {
   if (!b.is_linked) return;
   TypeLists& lists = lists_[type_index(b.type)];
   std::uint32_t& head = lists.head[b.list_bin][b.list_order];
-  if (b.prev != 0) blocks_[b.prev - 1].next = b.next;
-  else head = b.next;
+  if (b.prev != 0)
+    blocks_[b.prev - 1].next = b.next;
+  else
+    head = b.next;
   if (b.next != 0) blocks_[b.next - 1].prev = b.prev;
   if (head == 0)
     lists.mask[b.list_bin] =
@@ -96,8 +98,10 @@ void Zone::push_run(std::uint32_t block, std::uint32_t in_block, unsigned order)
 void Zone::remove_run(std::uint32_t block, std::uint32_t in_block, unsigned order) {
   Pageblock& b = blocks_[block];
   Page& p = page(block, in_block);
-  if (p.prev != 0) page(block, p.prev - 1).next = p.next;
-  else b.free_head[order] = static_cast<std::uint16_t>(p.next);
+  if (p.prev != 0)
+    page(block, p.prev - 1).next = p.next;
+  else
+    b.free_head[order] = static_cast<std::uint16_t>(p.next);
   if (p.next != 0) page(block, p.next - 1).prev = p.prev;
   if (b.free_head[order] == 0)
     b.order_mask = static_cast<std::uint16_t>(b.order_mask & ~(1U << order));
@@ -138,8 +142,7 @@ Pfn Zone::try_steal(MigrateType type, Order order, Steal how) {
     for (unsigned o = kMaxOrder + 1; o-- > lowest;) {
       std::uint32_t block = 0;
       if (!find_block(victims[i], Order(o), &block)) continue;
-      if (victims[i] != MigrateType::kReserve &&
-          blocks_[block].free_frames >= kPagesPerBlock / 2)
+      if (victims[i] != MigrateType::kReserve && blocks_[block].free_frames >= kPagesPerBlock / 2)
         set_type(block, type);
       return take_from(block, order);
     }
@@ -151,7 +154,8 @@ void Zone::give(Pfn pfn, Order order) {
   const std::uint32_t block = pfn.block();
   Pageblock& b = blocks_[block];
   std::uint32_t head = pfn.value() % static_cast<std::uint32_t>(kPagesPerBlock);
-  BUOY_CHECK(b.state == BlockState::kPresent && page(block, head).load().state() != PageState::kFree);
+  BUOY_CHECK(b.state == BlockState::kPresent &&
+             page(block, head).load().state() != PageState::kFree);
   page(block, head).store(PageWord());
   unsigned o = order.value();
   while (o < kMaxOrder) {

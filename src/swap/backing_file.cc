@@ -87,8 +87,7 @@ bool BackingFile::load(zpool::Handle handle, std::uint64_t payload, std::byte* o
     const std::byte* const data =
         verified_data(area->scratch + (start - first), handle.index(), place.length(),
                       record_seed(place.cluster(), cluster.generation));
-    if (data != nullptr && parts_.codec.decode(area->state, data, place.length(), out))
-      return true;
+    if (data != nullptr && parts_.codec.decode(area->state, data, place.length(), out)) return true;
   }
   parts_.counters.add(Event::swap_corrupt);
   complain_once(said_corrupt_, "the backing file does not give back what was written to it",
@@ -151,8 +150,10 @@ void BackingFile::after_fork_in_child() {
   open_ = ClusterMap::kNone;
   empty_at_end_ = false;
   // A file that was never written need not be succeeded by another: it is the parent's all the same.
-  if (own_ + 1U < kMaxFiles) ++own_;
-  else is_broken_ = true;
+  if (own_ + 1U < kMaxFiles)
+    ++own_;
+  else
+    is_broken_ = true;
   clusters_.start_new_file();
 }
 

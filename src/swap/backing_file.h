@@ -92,9 +92,9 @@ class BackingFile {
   template <typename T>
   friend void frames::displace(T* object);
 
-  static constexpr unsigned kMaxFiles = 16;        // own and inherited ones
-  static constexpr std::uint8_t kForever = 0x80;   // the freeze bit that is never taken back
-  static constexpr unsigned kLifeLines = 7;        // children whose end is watched
+  static constexpr unsigned kMaxFiles = 16;       // own and inherited ones
+  static constexpr std::uint8_t kForever = 0x80;  // the freeze bit that is never taken back
+  static constexpr unsigned kLifeLines = 7;       // children whose end is watched
 
   explicit BackingFile(const Parts& parts) : parts_(parts) {}
   ~BackingFile() = default;
@@ -132,11 +132,11 @@ class BackingFile {
 
   const Parts parts_;
   ClusterMap clusters_;
-  WorkAreas readers_;   // a state and three pages for each page that is being read
+  WorkAreas readers_;  // a state and three pages for each page that is being read
   std::array<OpenFile, kMaxFiles> files_{};
-  std::uint8_t own_ = 0;         // the file that this process writes
-  bool empty_at_end_ = false;    // a named file that stays: emptied when we go
-  char directory_[256] = {};     // where a child opens its own file
+  std::uint8_t own_ = 0;       // the file that this process writes
+  bool empty_at_end_ = false;  // a named file that stays: emptied when we go
+  char directory_[256] = {};   // where a child opens its own file
 
   Mutex<LockRank::kSwapFile> lock_;
   bool is_broken_ BUOY_GUARDED_BY(lock_) = false;  // no more writing
@@ -147,7 +147,7 @@ class BackingFile {
   Uring ring_ BUOY_GUARDED_BY(lock_);
   bool tried_ring_ BUOY_GUARDED_BY(lock_) = false;
   std::array<int, kLifeLines> life_lines_ BUOY_GUARDED_BY(lock_){-1, -1, -1, -1, -1, -1, -1};
-  LifeLine forking_ BUOY_GUARDED_BY(lock_);        // between before_fork and after_fork
+  LifeLine forking_ BUOY_GUARDED_BY(lock_);  // between before_fork and after_fork
 
   std::atomic<std::uint64_t> pages_{0};
   std::atomic<std::uint64_t> live_bytes_{0};

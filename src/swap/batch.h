@@ -25,8 +25,8 @@ inline constexpr unsigned kBatchItems = 1024;
 
 struct BatchItem {
   zpool::Handle handle;
-  std::uint32_t offset = 0;         // in the batch
-  std::uint64_t moved_from = 0;     // the file word's payload it replaces; 0: a pool object
+  std::uint32_t offset = 0;      // in the batch
+  std::uint64_t moved_from = 0;  // the file word's payload it replaces; 0: a pool object
   std::uint16_t length = 0;
 };
 
@@ -39,11 +39,11 @@ struct Batch {
   std::uint32_t bytes = 0;
   std::uint32_t count = 0;
   std::uint32_t cluster = 0;
-  std::uint32_t offset = 0;     // in the cluster
-  std::uint64_t seed = 0;       // of its records' checksums
-  unsigned mark = 0;            // that its objects carry in the pool
+  std::uint32_t offset = 0;  // in the cluster
+  std::uint64_t seed = 0;    // of its records' checksums
+  unsigned mark = 0;         // that its objects carry in the pool
   State state = State::kIdle;
-  int error = 0;                // kFailed
+  int error = 0;  // kFailed
 
   [[nodiscard]] bool has_room(unsigned length) const {
     return count < kBatchItems && bytes + record_bytes(length) <= capacity;

@@ -40,8 +40,8 @@ struct Cluster {
   std::uint32_t filled = 0;                  // bytes from the start
   std::uint8_t file = 0;
   ClusterState state = ClusterState::kHole;
-  std::uint8_t frozen = 0;  // a bit for each fork whose child may still read it
-  std::uint8_t uses = 0;  // writes to it under way, and its collection
+  std::uint8_t frozen = 0;     // a bit for each fork whose child may still read it
+  std::uint8_t uses = 0;       // writes to it under way, and its collection
   bool is_unreadable = false;  // not collected: something in it does not read back
 };
 
@@ -121,8 +121,8 @@ class ClusterMap {
 
   frames::ReservedArray<Cluster> clusters_;
   std::uint32_t span_ = 0;
-  std::uint32_t next_number_ = 1;  // the file's first cluster holds its signature
-  std::uint32_t ready_ = 0;        // clusters in kReady of the current file
+  std::uint32_t next_number_ = 1;              // the file's first cluster holds its signature
+  std::uint32_t ready_ = 0;                    // clusters in kReady of the current file
   std::atomic<std::uint32_t> maybe_empty_{0};  // went empty since the last look
 };
 

@@ -22,9 +22,12 @@ constexpr NoCompressor kNone;
 
 const Compressor& Compressor::of(CompressorKind kind) {
   switch (kind) {
-    case CompressorKind::kLz4: return lz4_compressor();
-    case CompressorKind::kZstd: return zstd_compressor();
-    case CompressorKind::kNone: break;
+    case CompressorKind::kLz4:
+      return lz4_compressor();
+    case CompressorKind::kZstd:
+      return zstd_compressor();
+    case CompressorKind::kNone:
+      break;
   }
   return kNone;
 }

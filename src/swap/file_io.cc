@@ -57,8 +57,10 @@ Result<OpenFile> identified(int fd) {
 Result<OpenFile> accepted_or_closed(int fd) {
   struct stat st {};
   int refusal = 0;
-  if (sys::call(SYS_fstat, fd, sys::ptr(&st)) != 0 || !S_ISREG(st.st_mode)) refusal = EINVAL;
-  else if (lives_in_memory(fd)) refusal = EOPNOTSUPP;
+  if (sys::call(SYS_fstat, fd, sys::ptr(&st)) != 0 || !S_ISREG(st.st_mode))
+    refusal = EINVAL;
+  else if (lives_in_memory(fd))
+    refusal = EOPNOTSUPP;
   if (refusal == 0) return identified(move_out_of_the_way(fd));
   sys::call(SYS_close, fd);
   return Error{refusal};
@@ -161,8 +163,8 @@ Status allocate_space(const OpenFile& file, std::uint64_t offset, std::uint64_t 
   if (sys::call(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, sys::ptr(&limit)) == 0 &&
       limit.rlim_cur != RLIM_INFINITY && offset + bytes > limit.rlim_cur)
     return Error{EFBIG};
-  const long rc = retry(SYS_fallocate, file.fd, 0, static_cast<long>(offset),
-                        static_cast<long>(bytes));
+  const long rc =
+      retry(SYS_fallocate, file.fd, 0, static_cast<long>(offset), static_cast<long>(bytes));
   if (rc == 0) return {};
   if (rc != -EOPNOTSUPP && rc != -ENOSYS) return error_of(rc);
   // No fallocate here: what has been written once has its place.
@@ -212,7 +214,9 @@ Result<LifeLine> open_life_line() {
 }
 
 bool is_cut(int read_fd) {
-  struct pollfd p {read_fd, 0, 0};
+  struct pollfd p {
+    read_fd, 0, 0
+  };
   struct timespec now {};
   return sys::call(SYS_ppoll, sys::ptr(&p), 1, sys::ptr(&now), 0, 0) == 1 &&
          (p.revents & POLLHUP) != 0;

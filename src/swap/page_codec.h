@@ -71,7 +71,9 @@ class PageCodec {
   }
 
   // Can decode() do without a work area's state?
-  [[nodiscard]] bool decodes_without_work() const { return !compressor_.needs_work_to_decompress(); }
+  [[nodiscard]] bool decodes_without_work() const {
+    return !compressor_.needs_work_to_decompress();
+  }
   // False: the bytes are not an encoded page. `state` may be null if decodes_without_work().
   [[nodiscard]] bool decode(std::byte* state, const std::byte* data, unsigned length,
                             std::byte* out) const {

@@ -71,7 +71,8 @@ TEST_P(CodecTest, DamagedBytesNeverReachBeyondThePage) {
     const Page page = make_page(i % 2 == 0 ? Fill::kHalf : Fill::kText, i);
     const EncodedPage encoded = codec_.encode(*area, page.data());
     std::vector<std::byte> bytes(encoded.data, encoded.data + encoded.length);
-    for (unsigned n = 0; n < 3; ++n) bytes[random() % bytes.size()] = static_cast<std::byte>(random());
+    for (unsigned n = 0; n < 3; ++n)
+      bytes[random() % bytes.size()] = static_cast<std::byte>(random());
     // Exactly as long as it is, so that a sanitizer sees reads past the end.
     const auto exact = std::make_unique<std::byte[]>(bytes.size());
     std::memcpy(exact.get(), bytes.data(), bytes.size());
@@ -99,7 +100,8 @@ TEST_P(CodecTest, APageThatChangesMeanwhileDoesNoHarm) {
   for (unsigned i = 0; i < 30000; ++i) {
     std::memset(area->output + kPackedLimit, 0x55, kPageSize - kPackedLimit);
     const EncodedPage encoded = codec_.encode(*area, page.data());
-    for (std::size_t b = kPackedLimit; b < kPageSize; ++b) ASSERT_EQ(area->output[b], std::byte{0x55});
+    for (std::size_t b = kPackedLimit; b < kPageSize; ++b)
+      ASSERT_EQ(area->output[b], std::byte{0x55});
     (void)codec_.decode(area->state, encoded.data, encoded.length, out.data());
   }
   stop.store(true);

@@ -50,8 +50,9 @@ Status SwapStack::Tiers::open_file(const char* where, const Compressor& compress
   sys::Line line;
   line.text("swap: no backing file: ");
   if (opened.code() == EOPNOTSUPP)
-    line.text("the directory for temporary files lives in memory (tmpfs); set TMPDIR to one on a "
-              "disk, or name a file");
+    line.text(
+        "the directory for temporary files lives in memory (tmpfs); set TMPDIR to one on a "
+        "disk, or name a file");
   else
     line.text("the directory for temporary files takes none (error ")
         .number(static_cast<std::uint64_t>(opened.code()))
@@ -119,7 +120,8 @@ StoreOutcome SwapStack::store(const std::byte* page, SwapEntry* entry) {
   Tiers& t = *tiers_;
   Handle handle;
   PutOutcome outcome = t.zram.store(page, &handle);
-  for (unsigned attempt = 0; outcome == PutOutcome::kNoRoom && attempt < kStoreAttempts; ++attempt) {
+  for (unsigned attempt = 0; outcome == PutOutcome::kNoRoom && attempt < kStoreAttempts;
+       ++attempt) {
     if (!t.make_room()) break;
     outcome = t.zram.store(page, &handle);
   }
@@ -135,8 +137,8 @@ LoadOutcome SwapStack::load(SwapEntry entry, std::byte* out) {
   // Held across a read of the file, too: it keeps collection from moving the record meanwhile.
   const Zpool::Pinned object = t.pool.pin(handle_of(entry));
   const bool in_file = object.is_foreign() && foreign::is_file(object.payload());
-  const bool ok = in_file ? t.file->load(handle_of(entry), object.payload(), out)
-                          : t.zram.load(object, out);
+  const bool ok =
+      in_file ? t.file->load(handle_of(entry), object.payload(), out) : t.zram.load(object, out);
   return ok ? LoadOutcome::kLoaded : LoadOutcome::kCorrupt;
 }
 

@@ -39,14 +39,14 @@ struct SwapOptions {
 };
 
 struct SwapStats {
-  std::uint64_t compressed_pages = 0;           // pages in tier 1, same-filled ones included
-  ByteSize compressed_bytes = 0;                // stored size in tier 1, headers included
-  ByteSize compressed_original_bytes = 0;       // their size before
-  ByteSize pool_bytes = 0;                      // frames that tier 1 holds (zram's mem_used_total)
+  std::uint64_t compressed_pages = 0;      // pages in tier 1, same-filled ones included
+  ByteSize compressed_bytes = 0;           // stored size in tier 1, headers included
+  ByteSize compressed_original_bytes = 0;  // their size before
+  ByteSize pool_bytes = 0;                 // frames that tier 1 holds (zram's mem_used_total)
   std::uint64_t same_filled_pages = 0;
-  std::uint64_t incompressible_pages = 0;       // stored as they are
-  ByteSize backing_file_bytes = 0;              // bytes of the file in use
-  ByteSize metadata_bytes = 0;                  // tables, buffers; the zpool's included
+  std::uint64_t incompressible_pages = 0;  // stored as they are
+  ByteSize backing_file_bytes = 0;         // bytes of the file in use
+  ByteSize metadata_bytes = 0;             // tables, buffers; the zpool's included
 };
 
 class SwapStack {

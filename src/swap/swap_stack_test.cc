@@ -249,7 +249,8 @@ TEST_F(WithFile, ReusesTheSpaceOfFreedPages) {
     }
   }
   stack.validate();
-  for (const auto& [i, entry] : live) expect_loads(*stack, entry, make_page(Fill::kRandom, i % 512));
+  for (const auto& [i, entry] : live)
+    expect_loads(*stack, entry, make_page(Fill::kRandom, i % 512));
   const ByteSize used = stack->stats().backing_file_bytes;
   EXPECT_GT(used, ByteSize{4} << 20);
   EXPECT_LE(stack->backing_file_allocated_bytes(), 2 * used + (ByteSize{24} << 20));
@@ -283,8 +284,10 @@ TEST_F(WithFile, CorruptBytesAreAnErrorAndNeverAPage) {
     for (unsigned i = 0; i < 200; ++i) {
       Page out;
       ASSERT_TRUE(stack->is_backed(entries[i]));
-      if (stack->load(entries[i], out.data()) == LoadOutcome::kCorrupt) ++corrupt;
-      else ASSERT_EQ(out, make_page(Fill::kHalf, i));
+      if (stack->load(entries[i], out.data()) == LoadOutcome::kCorrupt)
+        ++corrupt;
+      else
+        ASSERT_EQ(out, make_page(Fill::kHalf, i));
     }
     EXPECT_GT(corrupt, 190U);
     EXPECT_EQ(stack.counters().read(Event::swap_corrupt), corrupt);
@@ -329,7 +332,7 @@ TEST_F(WithFile, AFullDiskIsFullAndLosesNothing) {
   // RLIMIT_FSIZE stands for the disk: the same refusal at the same place, and no signal.
   struct rlimit old {};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old), 0);
-  const struct rlimit small {6 << 20, old.rlim_max};
+  const struct rlimit small { 6 << 20, old.rlim_max };
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
   {
     Stack stack(16 << 20, "auto");
@@ -505,7 +508,8 @@ void run_model(const char* file, std::uint64_t seed, unsigned steps) {
   for (unsigned step = 0; step < steps; ++step) {
     const auto dice = random() % 100;
     if (dice < 48) {
-      Stored s{{}, static_cast<Fill>(random() % test::kFills), static_cast<unsigned>(random() % 64)};
+      Stored s{
+          {}, static_cast<Fill>(random() % test::kFills), static_cast<unsigned>(random() % 64)};
       if (stack->store(make_page(s.fill, s.number).data(), &s.entry) == StoreOutcome::kStored)
         live.push_back(s);
       else

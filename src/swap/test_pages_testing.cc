@@ -33,20 +33,30 @@ void randomise(Page& page, std::size_t bytes, std::uint64_t seed) {
 Page make_page(Fill fill, unsigned number) {
   Page page{};
   switch (fill) {
-    case Fill::kZero: break;
+    case Fill::kZero:
+      break;
     case Fill::kPattern: {
       const std::uint64_t w = 0xF0E1D2C3B4A59687U ^ number;
       for (std::size_t i = 0; i < kPageSize; i += 8) std::memcpy(&page[i], &w, sizeof w);
       break;
     }
-    case Fill::kQuarter: randomise(page, kPageSize / 4, number); break;
-    case Fill::kHalf: randomise(page, kPageSize / 2, number); break;
-    case Fill::kMostly: randomise(page, kPageSize / 4 * 3, number); break;
+    case Fill::kQuarter:
+      randomise(page, kPageSize / 4, number);
+      break;
+    case Fill::kHalf:
+      randomise(page, kPageSize / 2, number);
+      break;
+    case Fill::kMostly:
+      randomise(page, kPageSize / 4 * 3, number);
+      break;
     case Fill::kText:
       for (std::size_t i = 0; i < kPageSize; ++i)
-        page[i] = static_cast<std::byte>("the quick brown fox "[i % 20] + (i == number % 4096 ? 1 : 0));
+        page[i] =
+            static_cast<std::byte>("the quick brown fox "[i % 20] + (i == number % 4096 ? 1 : 0));
       break;
-    case Fill::kRandom: randomise(page, kPageSize, number); break;
+    case Fill::kRandom:
+      randomise(page, kPageSize, number);
+      break;
   }
   return page;
 }

@@ -18,8 +18,8 @@ using zpool::Zpool;
 namespace {
 // The file may be this much larger than what lives in it, plus as much again as lives in it.
 constexpr ByteSize kSlackBytes = ByteSize{16} << 20;
-constexpr unsigned kSparseShare = 50;       // percent; moving a half-empty cluster pays one for two
-constexpr unsigned kDesperateShare = 85;    // when the disk is full
+constexpr unsigned kSparseShare = 50;     // percent; moving a half-empty cluster pays one for two
+constexpr unsigned kDesperateShare = 85;  // when the disk is full
 constexpr std::uint32_t kLongestRecord = record_bytes(kPageSize);
 constexpr std::uint32_t kLeastRoom = (kLongestRecord + kPageSize - 1) & ~(kPageSize - 1);
 
@@ -72,8 +72,7 @@ bool BackingFile::open_cluster_locked(ClusterMap::Purpose purpose) {
     collect_garbage_locked(kSparseShare, 2);
   for (;;) {
     // Collection may have opened one; what is left of it is as good as any.
-    if (open_ != ClusterMap::kNone &&
-        kClusterBytes - clusters_.at(open_).filled >= kLeastRoom)
+    if (open_ != ClusterMap::kNone && kClusterBytes - clusters_.at(open_).filled >= kLeastRoom)
       return true;
     if (open_ != ClusterMap::kNone) clusters_.seal(std::exchange(open_, ClusterMap::kNone));
     Status why;
@@ -179,8 +178,10 @@ PageCount BackingFile::settle_object_locked(const Batch& batch, const BatchItem&
       return parts_.pool.turn_foreign(std::move(p), foreign::of_file(place.bits()));
     }
     // A reader has it for a microsecond.
-    if (spins < 100) __builtin_ia32_pause();
-    else sys::call(SYS_sched_yield);
+    if (spins < 100)
+      __builtin_ia32_pause();
+    else
+      sys::call(SYS_sched_yield);
   }
 }
 
@@ -202,7 +203,7 @@ void BackingFile::settle_moved_locked(const Batch& batch, const BatchItem& item)
 void BackingFile::collect_old_locked(Batch& batch, std::uint64_t* scans_left) {
   Zpool& pool = parts_.pool;
   const std::uint32_t span = pool.handle_span();
-  for (std::uint32_t seen_here = 1; seen_here < span && *scans_left > 0;
+  for (std::uint32_t seen_here = 1; seen_here<span&& * scans_left> 0;
        ++seen_here, --*scans_left, ++hand_) {
     if (hand_ >= span) hand_ = 1;
     const Handle handle(hand_);
@@ -263,9 +264,8 @@ bool BackingFile::store(const std::byte* page, Handle* handle) {
     batch.state = Batch::State::kIdle;
     return false;
   }
-  batch.add(*handle, encoded.length, 0, [&encoded](std::byte* to) {
-    std::memcpy(to, encoded.data, encoded.length);
-  });
+  batch.add(*handle, encoded.length, 0,
+            [&encoded](std::byte* to) { std::memcpy(to, encoded.data, encoded.length); });
   start_locked(batch);
   wait_locked(batch);
   const bool written = batch.state == Batch::State::kWritten;
@@ -299,8 +299,10 @@ unsigned BackingFile::collect_garbage_locked(unsigned share, unsigned most) {
     const Emptied outcome = empty_cluster_locked(cluster);
     clusters_.end_use(cluster);
     if (outcome == Emptied::kNoRoom || outcome == Emptied::kInUse) break;
-    if (outcome == Emptied::kUnreadable) clusters_.at(cluster).is_unreadable = true;
-    else ++emptied;
+    if (outcome == Emptied::kUnreadable)
+      clusters_.at(cluster).is_unreadable = true;
+    else
+      ++emptied;
   }
   is_collecting_ = false;
   return emptied;
@@ -323,12 +325,12 @@ BackingFile::Emptied BackingFile::empty_cluster_locked(std::uint32_t number) {
     RecordHeader header;
     std::memcpy(&header, bytes + at, sizeof header);
     if (header.length == 0) {  // the end of a batch
-      at = (at & ~(static_cast<std::uint32_t>(kPageSize) - 1)) + static_cast<std::uint32_t>(kPageSize);
+      at = (at & ~(static_cast<std::uint32_t>(kPageSize) - 1)) +
+           static_cast<std::uint32_t>(kPageSize);
       continue;
     }
     const unsigned length = header.length;
-    if (length > kPageSize || at + record_bytes(length) > from.filled)
-      return Emptied::kUnreadable;
+    if (length > kPageSize || at + record_bytes(length) > from.filled) return Emptied::kUnreadable;
     const Handle handle(header.handle);
     const std::uint64_t payload = foreign::of_file(RecordPlace(number, at, length).bits());
     const std::uint32_t place = at;

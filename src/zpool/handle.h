@@ -118,8 +118,8 @@ class HandleTable {
     do {
       words_[h.index()].store(HandleWord::free(static_cast<std::uint32_t>(head)).bits(),
                               std::memory_order_relaxed);
-    } while (!free_.compare_exchange_weak(head, tagged(h.index(), head),
-                                          std::memory_order_release, std::memory_order_relaxed));
+    } while (!free_.compare_exchange_weak(head, tagged(h.index(), head), std::memory_order_release,
+                                          std::memory_order_relaxed));
   }
 
   [[nodiscard]] HandleWord load(Handle h) const {
@@ -141,8 +141,10 @@ class HandleTable {
     HandleWord word;
     for (unsigned spins = 0; !try_pin(h, &word); ++spins) {
       BUOY_CHECK(load(h).kind() != HandleWord::Kind::kFree && "a handle is used after its release");
-      if (spins < 100) __builtin_ia32_pause();
-      else sys::call(SYS_sched_yield);
+      if (spins < 100)
+        __builtin_ia32_pause();
+      else
+        sys::call(SYS_sched_yield);
     }
     return word;
   }

@@ -1,7 +1,9 @@
 // Size classes: which slot size an object gets, and how many frames make up its zspage.
 //
 // Slot sizes are 32 to 4096 in steps of 16. For each, the zspage's chain length (1 to 8 frames)
-// is the one that leaves the smallest share of it unused. Sizes that come out with the same
+// is the one that leaves the smallest share of it unused, where each further frame must win back
+// half a percent: a class's last zspage is half empty on average, so long chains and many classes
+// cost a pool more than they save until it is very large. Sizes that come out with the same
 // (objects, frames) would only differ in waste, so they are merged into the largest of them, which
 // is why a class is looked up and never computed.
 //
@@ -61,13 +63,13 @@ class SizeClassTable {
  private:
   static constexpr SizeClass best_of(unsigned slot) {
     SizeClass best;
-    unsigned best_used = 0;
+    unsigned best_cost = 0;
     for (unsigned frames = 1; frames <= kMaxChain; ++frames) {
       const auto bytes = frames * static_cast<unsigned>(kPageSize);
-      const unsigned used = bytes / slot * slot;
-      // used / bytes > best_used / best_bytes, in integers.
-      if (best.frames != 0 && used * best.frames <= best_used * frames) continue;
-      best_used = used;
+      // Per frame: the share that is left over, and 1/200 for each frame; in integers.
+      const unsigned cost = bytes % slot * 200 + frames * bytes;
+      if (best.frames != 0 && cost * best.frames >= best_cost * frames) continue;
+      best_cost = cost;
       best.slot_bytes = static_cast<std::uint16_t>(slot);
       best.objects = static_cast<std::uint16_t>(bytes / slot);
       best.frames = static_cast<std::uint8_t>(frames);

@@ -15,8 +15,10 @@ std::uint32_t read_header(const ZpoolParts& parts, const Zspage& z, unsigned slo
 }
 
 void write_header(const ZpoolParts& parts, Zspage& z, unsigned slot, std::uint32_t header) {
-  if (z.size_class().is_whole_frame()) z.whole_frame_handle = header;
-  else std::memcpy(parts.slot_start(z, slot), &header, sizeof header);
+  if (z.size_class().is_whole_frame())
+    z.whole_frame_handle = header;
+  else
+    std::memcpy(parts.slot_start(z, slot), &header, sizeof header);
 }
 
 constexpr std::uint32_t taken_header(Handle h) { return h.index() << 1 | 1U; }
@@ -59,8 +61,10 @@ void copy_out(const ZpoolParts& parts, HandleWord word, std::byte* out) {
 void Zclass::unlink_locked(ZpoolParts& parts, std::uint32_t index) {
   Zspage& z = parts.zspages.at(index);
   if (z.group == kGroupNone) return;
-  if (z.prev != 0) parts.zspages.at(z.prev).next = z.next;
-  else groups_[z.group] = z.next;
+  if (z.prev != 0)
+    parts.zspages.at(z.prev).next = z.next;
+  else
+    groups_[z.group] = z.next;
   if (z.next != 0) parts.zspages.at(z.next).prev = z.prev;
   z.group = kGroupNone;
 }
@@ -160,8 +164,7 @@ bool Zclass::move_object_locked(ZpoolParts& parts, std::uint32_t from, unsigned 
   // Never waits: the pin's holder may be waiting for this class's lock.
   if (!parts.handles.try_pin(handle, &old_word)) return false;
   const std::uint32_t to = fullest_locked(parts, from);
-  const HandleWord word =
-      take_slot_locked(parts, to, handle, old_word.length(), old_word.marks());
+  const HandleWord word = take_slot_locked(parts, to, handle, old_word.length(), old_word.marks());
   for_each_piece(parts, old_word, [&](const std::byte* place, unsigned done, unsigned n) {
     // The other side may be cut elsewhere; copy this piece through its own pieces.
     for_each_piece(parts, word, [&](std::byte* target, unsigned start, unsigned length) {

@@ -62,8 +62,7 @@ class alignas(64) Zclass {
  private:
   [[nodiscard]] HandleWord take_slot_locked(ZpoolParts& parts, std::uint32_t index, Handle handle,
                                             unsigned length, unsigned marks) BUOY_REQUIRES(lock_);
-  void give_slot_locked(ZpoolParts& parts, std::uint32_t index, unsigned slot)
-      BUOY_REQUIRES(lock_);
+  void give_slot_locked(ZpoolParts& parts, std::uint32_t index, unsigned slot) BUOY_REQUIRES(lock_);
   void set_group_locked(ZpoolParts& parts, std::uint32_t index) BUOY_REQUIRES(lock_);
   void unlink_locked(ZpoolParts& parts, std::uint32_t index) BUOY_REQUIRES(lock_);
   // The fullest zspage with a free slot, and not `but`, which must be its group's first or 0.

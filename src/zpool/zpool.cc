@@ -147,8 +147,8 @@ ZpoolStats Zpool::stats() const {
     s.object_bytes += n.object_bytes;
     s.frames += PageCount(n.zspages * c.size().frames);
   }
-  s.metadata_bytes = parts_.handles.touched_bytes() + parts_.zspages.touched_bytes() +
-                     frames::kPlacedBytes<Zpool>;
+  s.metadata_bytes =
+      parts_.handles.touched_bytes() + parts_.zspages.touched_bytes() + frames::kPlacedBytes<Zpool>;
   return s;
 }
 

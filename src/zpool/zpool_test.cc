@@ -119,8 +119,10 @@ TEST_F(ZpoolTest, ObjectsCrossFramesThatAreNotNeighbours) {
   for (unsigned i = 0; i < 2 * kPagesPerBlock; ++i) all.push_back(arena_->try_allocate(request));
   std::vector<Pfn> kept;
   for (const Pfn f : all) {
-    if (f.value() % 2 == 0) arena_->release(f);
-    else kept.push_back(f);
+    if (f.value() % 2 == 0)
+      arena_->release(f);
+    else
+      kept.push_back(f);
   }
   ASSERT_TRUE(budget_.try_charge(budget_.free(), Charge::kReclaim));
   std::vector<Handle> handles;
@@ -196,8 +198,10 @@ TEST_F(ZpoolTest, CompactMovesObjectsUnderTheirOwners) {
   for (unsigned i = 0; i < 3000; ++i) handles.push_back(put(make_bytes(900 + i % 5, i)));
   std::vector<std::pair<Handle, unsigned>> kept;
   for (unsigned i = 0; i < 3000; ++i) {
-    if (i % 6 == 0) kept.emplace_back(handles[i], i);
-    else pool_->free(handles[i]);
+    if (i % 6 == 0)
+      kept.emplace_back(handles[i], i);
+    else
+      pool_->free(handles[i]);
   }
   {
     Zpool::Pinned p = pool_->pin(kept[3].first);
@@ -219,8 +223,10 @@ TEST_F(ZpoolTest, CompactLeavesPinnedObjectsWhereTheyAre) {
   for (unsigned i = 0; i < 1000; ++i) handles.push_back(put(make_bytes(1000, i)));
   std::vector<std::pair<Handle, unsigned>> kept;
   for (unsigned i = 0; i < 1000; ++i) {
-    if (i % 10 == 0) kept.emplace_back(handles[i], i);
-    else pool_->free(handles[i]);
+    if (i % 10 == 0)
+      kept.emplace_back(handles[i], i);
+    else
+      pool_->free(handles[i]);
   }
   {
     std::vector<Zpool::Pinned> pins;
@@ -254,7 +260,8 @@ TEST_F(ZpoolTest, Model) {
       if (dice < 55) {
         // Sizes drift, as a program's data does.
         const unsigned centre = 200 + step % 3600;
-        const auto length = static_cast<unsigned>(1 + random() % (2 * centre > kPageSize ? kPageSize : 2 * centre));
+        const auto length =
+            static_cast<unsigned>(1 + random() % (2 * centre > kPageSize ? kPageSize : 2 * centre));
         const Object o{{}, length, random()};
         const Bytes bytes = make_bytes(o.length, o.seed);
         Object stored = o;
@@ -266,7 +273,8 @@ TEST_F(ZpoolTest, Model) {
         if (live.empty()) continue;
         Object& o = live[random() % live.size()];
         if (dice < 62 || refused > 0) {
-          ASSERT_EQ(get(o.handle), make_bytes(o.length, o.seed)) << "seed " << seed << " step " << step;
+          ASSERT_EQ(get(o.handle), make_bytes(o.length, o.seed))
+              << "seed " << seed << " step " << step;
         }
         pool_->free(o.handle);
         o = live.back();
