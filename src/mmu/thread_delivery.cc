@@ -124,6 +124,11 @@ bool ThreadDelivery::answer(const Fault& fault) {
       uffd_->wake(fault.vpn.address(), kPageSize);
       break;
     case Verdict::kForeign:
+      // The page was unmapped since: a late message, whose toucher was helped by somebody else's
+      // work. The address may be another mapping's by now and must not be poisoned. Who really
+      // touches a hole tries again, and finds it closed.
+      uffd_->wake(fault.vpn.address(), kPageSize);
+      break;
     case Verdict::kBusError:
       receiver_->raise_bus_error(fault);
       break;

@@ -201,6 +201,13 @@ void UffdMmu::release(const Reservation& r) {
 }
 
 Status UffdMmu::permit(const Reservation& r, PageRun run, Access access) {
+  remap_gate_.close();
+  const Status status = change_access(r, run, access);
+  remap_gate_.open();
+  return status;
+}
+
+Status UffdMmu::change_access(const Reservation& r, PageRun run, Access access) {
   if (access != Access::kReadWrite && access != Access::kNone)
     table_.note(r, ReservationTable::kSpecialAccess);
   // The shadow is ours to write always, and MOVE wants both sides alike where the address can be

@@ -18,6 +18,7 @@
 #include "base/counters.h"
 #include "mmu/call_cost.h"
 #include "mmu/mmu.h"
+#include "mmu/remap_gate.h"
 #include "mmu/reservation_table.h"
 #include "mmu/residency.h"
 #include "mmu/signal_delivery.h"
@@ -94,6 +95,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   [[nodiscard]] Status start_delivery();
   void close_all();
   [[nodiscard]] Status enroll(const Reservation& r) const;
+  [[nodiscard]] Status change_access(const Reservation& r, PageRun run, Access access);
   void calibrate();
   void set_inheritance(int advice);
   Verdict on_sigbus(const Fault& fault) override;
@@ -114,7 +116,9 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   Progress copy_out(const Reservation& r, PageRun run);
   Progress discard_copied(const Reservation& r, PageRun run);
   [[nodiscard]] bool try_take_by_remap(const Reservation& r, PageRun block);
+  [[nodiscard]] bool remap_to_shadow(const Reservation& r, PageRun block);
   [[nodiscard]] bool try_give_back_by_remap(const Reservation& r, PageRun block);
+  [[nodiscard]] bool remap_to_address(const Reservation& r, PageRun block);
 
   // As many zero pages a COPY reads from at most.
   static constexpr std::uint64_t kZeroPages = 64;
@@ -130,6 +134,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   Residency residency_;
   ReservationTable table_;
   ThreadDelivery threads_;
+  RemapGate remap_gate_;
   Reservation scratch_;         // one block: calibration; its first pages end the handlers
   std::byte* zeros_ = nullptr;  // kZeroPages pages, read-only: all the system's one zero page
   std::atomic<std::uint32_t> copies_since_move_{0};

@@ -136,6 +136,13 @@ Progress UffdMmu::take_block(const Reservation& r, Vpn block_start, PageCount po
 // shared since a fork here, so there must be none; and it would unlock locked memory.
 bool UffdMmu::try_take_by_remap(const Reservation& r, PageRun block) {
   if (options_.pins != Pins::kKnown || !uses_move_ || !table_.has_no_facts(r)) return false;
+  if (!remap_gate_.try_enter()) return false;
+  const bool done = remap_to_shadow(r, block);
+  remap_gate_.leave();
+  return done;
+}
+
+bool UffdMmu::remap_to_shadow(const Reservation& r, PageRun block) {
   const Vpn shadow = r.shadow_of(block.first);
   // Nothing is in the shadow, so this moves nothing; but it says EINVAL where it could not.
   const Uffd::Reach probe =
@@ -162,6 +169,13 @@ bool UffdMmu::try_give_back_by_remap(const Reservation& r, PageRun block) {
   if (options_.pins != Pins::kKnown || !uses_move_ || !table_.has_no_facts(r) ||
       r.backing == Backing::kHugeWherePossible)
     return false;
+  if (!remap_gate_.try_enter()) return false;
+  const bool done = remap_to_address(r, block);
+  remap_gate_.leave();
+  return done;
+}
+
+bool UffdMmu::remap_to_address(const Reservation& r, PageRun block) {
   const Vpn shadow = r.shadow_of(block.first);
   // The page is in the shadow already (EEXIST); EINVAL says that the two sides are not alike.
   const Uffd::Reach probe =
