@@ -1,0 +1,72 @@
+// What whole-system tests share: a pool by the C API in either fault delivery, stamped pages, and a
+// look at this process's memory from outside.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "api/pool.h"
+#include "buoy/buoy.h"
+
+namespace buoy::testing {
+
+inline constexpr std::size_t kMiB = std::size_t{1} << 20;
+
+// `BUOY_STRESS_SECONDS` where it is set: minutes of stress instead of seconds.
+[[nodiscard]] double stress_seconds(double otherwise);
+
+enum class Delivery : int { kSignal = BUOY_FAULTS_SIGNAL, kThread = BUOY_FAULTS_THREAD };
+[[nodiscard]] std::string name_of(Delivery delivery);
+
+// A pool of its own. Where the kernel cannot serve, `why_not()` says why and there is no pool.
+class TestPool {
+ public:
+  TestPool(Delivery delivery, std::size_t budget, int on_exhausted = BUOY_EXHAUSTED_SIGBUS);
+  ~TestPool();
+  TestPool(const TestPool&) = delete;
+  TestPool& operator=(const TestPool&) = delete;
+
+  [[nodiscard]] const std::string& why_not() const { return why_not_; }
+  [[nodiscard]] buoy_pool* get() const { return pool_; }
+  [[nodiscard]] std::uint64_t stat(const char* name) const;
+  // Every accounting equation of the pool. No thread may be inside the API or fault meanwhile.
+  void validate() const;
+  // Destroys it; the errno, 0 for success.
+  [[nodiscard]] int destroy();
+
+ private:
+  [[nodiscard]] Pool& engine() const { return *reinterpret_cast<Pool*>(pool_); }
+  buoy_pool* pool_ = nullptr;
+  std::string why_not_;
+};
+
+// A page that says whose it is and which edition; half of its words are random. Version 0: zeros.
+void stamp_page(std::byte* page, std::uint64_t owner, std::uint64_t version);
+[[nodiscard]] bool holds_stamp(const std::byte* page, std::uint64_t owner, std::uint64_t version);
+
+// Another process that samples our RssAnon every 10 ms until told to stop.
+class OutsideObserver {
+ public:
+  OutsideObserver();
+  ~OutsideObserver();
+  OutsideObserver(const OutsideObserver&) = delete;
+  OutsideObserver& operator=(const OutsideObserver&) = delete;
+  // Bytes above what was there when it started, at the most. Ends the sampling.
+  [[nodiscard]] std::size_t peak_growth();
+
+ private:
+  int child_ = -1;
+  int to_child_ = -1;
+  int from_child_ = -1;
+};
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kIsSanitized = true;
+#else
+inline constexpr bool kIsSanitized = false;
+#endif
+
+}  // namespace buoy::testing
