@@ -1,5 +1,7 @@
 #include "cgroup.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -43,15 +45,6 @@ Hierarchy find_hierarchy() {
   throw Unavailable("no memory cgroup controller is mounted");
 }
 
-std::uint64_t number_after(const std::string& text, const std::string& key) {
-  std::istringstream in(text);
-  std::string word;
-  std::uint64_t value = 0;
-  while (in >> word >> value)
-    if (word == key) return value;
-  return 0;
-}
-
 }  // namespace
 
 MemoryCgroup::MemoryCgroup() {
@@ -89,9 +82,16 @@ std::uint64_t MemoryCgroup::peak() const {
   return std::stoull(read_file(path_ + (v2_ ? "/memory.peak" : "/memory.max_usage_in_bytes")));
 }
 
-std::uint64_t MemoryCgroup::oom_kills() const {
-  return number_after(read_file(path_ + (v2_ ? "/memory.events" : "/memory.oom_control")),
-                      "oom_kill");
+std::jthread MemoryCgroup::keep_statistics_fresh() const {
+  return std::jthread([file = path_ + "/memory.stat"](const std::stop_token& stop) {
+    // A moment's work that must not wait for the machine's other programs; if it may not, it waits.
+    const sched_param lowest_real_time = {.sched_priority = 1};
+    (void)pthread_setschedparam(pthread_self(), SCHED_RR, &lowest_real_time);
+    while (!stop.stop_requested()) {
+      (void)read_file(file);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  });
 }
 
 }  // namespace buoy::bench

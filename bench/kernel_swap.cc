@@ -24,6 +24,7 @@ Sample run_side_in_cgroup(Command command, std::uint64_t limit,
   MemoryCgroup cgroup;
   cgroup.set_limit(limit);
   command.join_cgroup = cgroup.procs_file();
+  const std::jthread fresh = cgroup.keep_statistics_fresh();
   Child child(command);
   Sample sample = child.wait_for_answer(kPatience);
   sample["cgroup_peak_bytes"] = static_cast<double>(cgroup.peak());

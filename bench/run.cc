@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <optional>
+#include <thread>
 
 #include "bench.h"
 #include "child.h"
@@ -34,6 +35,7 @@ Sample run_program(const Program& program, std::uint64_t limit, bool swap,
   MemoryCgroup cgroup;
   cgroup.set_limit(limit);
   cgroup.allow_swap(swap);
+  const std::jthread fresh = cgroup.keep_statistics_fresh();
   Command command{prefix, cgroup.procs_file()};
   command.words.insert(command.words.end(), program.words.begin(), program.words.end());
   using Clock = std::chrono::steady_clock;

@@ -23,8 +23,8 @@ BUOY_BENCH_SIDE(swap_library) {
   if (memory == nullptr) throw Unavailable(because_errno("buoy_map"));
 
   Sample sample = run_workload(workload, static_cast<std::uint64_t*>(memory));
-  for (const char* name :
-       {"resident_peak_bytes", "metadata_bytes", "compressed_bytes", "compressed_original_bytes"}) {
+  for (const char* name : {"resident_peak_bytes", "resident_bytes", "arena_bytes", "standby_bytes",
+                           "metadata_bytes", "compressed_bytes", "compressed_original_bytes"}) {
     std::uint64_t value = 0;
     if (buoy_pool_stat(pool, name, &value) != 0) throw Unavailable(because_errno(name));
     sample[name] = static_cast<double>(value);
