@@ -42,8 +42,8 @@ enum {
 struct buoy_options {
   size_t struct_size;       /* sizeof(struct buoy_options): room to grow */
   size_t budget;            /* bytes; at least 16 MiB */
-  const char *backing_file; /* NULL or "none": no file tier; "auto": unlinked, in $TMPDIR; a path */
-  const char *compressor;   /* NULL or "lz4"; "zstd"; "none" */
+  const char* backing_file; /* NULL or "none": no file tier; "auto": unlinked, in $TMPDIR; a path */
+  const char* compressor;   /* NULL or "lz4"; "zstd"; "none" */
   int faults;               /* BUOY_FAULTS_* */
   int on_exhausted;         /* BUOY_EXHAUSTED_* */
 };
@@ -90,37 +90,37 @@ enum { BUOY_RESERVE_AREA = 1 /* out of the reserve that is lent out to movable p
 /* Creates a pool. EINVAL: a bad field; ENOSYS/EPERM: the kernel cannot serve (see `buoy info`);
  * the backing file's own errno if it cannot be used; EBUSY: the process has the most pools it can
  * have. */
-BUOY_API int buoy_pool_create(const struct buoy_options *options, buoy_pool **pool);
+BUOY_API int buoy_pool_create(const struct buoy_options* options, buoy_pool** pool);
 /* EBUSY while regions are mapped. */
-BUOY_API int buoy_pool_destroy(buoy_pool *pool);
+BUOY_API int buoy_pool_destroy(buoy_pool* pool);
 /* The balloon. Growing is at once; shrinking reclaims first: EAGAIN if not enough could be (the
  * budget then stays as it was), EINVAL below the minimum. */
-BUOY_API int buoy_pool_resize(buoy_pool *pool, size_t budget);
+BUOY_API int buoy_pool_resize(buoy_pool* pool, size_t budget);
 /* Reclaims about `bytes` ahead of need; the bytes freed. */
-BUOY_API ssize_t buoy_pool_reclaim(buoy_pool *pool, size_t bytes);
+BUOY_API ssize_t buoy_pool_reclaim(buoy_pool* pool, size_t bytes);
 /* One counter or gauge by its name, as in `buoy run --stats`. ENOENT: no such name.
  * Async-signal-safe. */
-BUOY_API int buoy_pool_stat(buoy_pool *pool, const char *name, uint64_t *value);
+BUOY_API int buoy_pool_stat(buoy_pool* pool, const char* name, uint64_t* value);
 /* An eventfd (non-blocking, close-on-exec) that tells of purges and of rising pressure. A read gives
  * what happened since the last; BUOY_EVENT_* take the value apart. Moderate: ordinary memory is
  * being compressed. Critical: nothing is left to reclaim, or nearly; a program that can shrink
  * should. Each level is told once when it is reached, and again only after it was left; the present
  * one is buoy_pool_stat "pressure_level" (0 none, 1 moderate, 2 critical). The descriptor is the
  * pool's; do not close it. A fork child has one of its own under the same number. */
-BUOY_API int buoy_pool_eventfd(buoy_pool *pool);
-#define BUOY_EVENT_PURGES(value) ((uint64_t)(value) & 0xfffffU)          /* batches purged */
+BUOY_API int buoy_pool_eventfd(buoy_pool* pool);
+#define BUOY_EVENT_PURGES(value) ((uint64_t)(value)&0xfffffU)           /* batches purged */
 #define BUOY_EVENT_MODERATE(value) ((uint64_t)(value) >> 20 & 0xfffffU) /* times reached */
 #define BUOY_EVENT_CRITICAL(value) ((uint64_t)(value) >> 40)
 /* Moves arena pages together and gives empty blocks back. 0. */
-BUOY_API int buoy_compact(buoy_pool *pool);
+BUOY_API int buoy_compact(buoy_pool* pool);
 
 /* Maps `length` bytes (rounded up to pages) of zeros, managed. Costs nothing until touched. */
-BUOY_API void *buoy_map(buoy_pool *pool, size_t length, unsigned flags);
+BUOY_API void* buoy_map(buoy_pool* pool, size_t length, unsigned flags);
 /* Unmaps a range, in whole or in part of what was mapped. */
-BUOY_API int buoy_unmap(void *address, size_t length);
+BUOY_API int buoy_unmap(void* address, size_t length);
 /* Resizes a mapping, moving it if it must; contents stay. The old range must be one mapping's. */
-BUOY_API void *buoy_remap(void *address, size_t old_length, size_t new_length);
-BUOY_API int buoy_advise(void *address, size_t length, int advice);
+BUOY_API void* buoy_remap(void* address, size_t old_length, size_t new_length);
+BUOY_API int buoy_advise(void* address, size_t length, int advice);
 
 /* The range may be purged from now on: lower priorities (0 to 3) first, then the oldest mark. Until
  * then it can be read and written as before. A touch of a purged page raises SIGBUS (si_code
@@ -133,23 +133,23 @@ BUOY_API int buoy_advise(void *address, size_t length, int advice);
  * interrupted a marking of its own thread, for a range not marked in this form before.
  * A range that was marked by one call is marked and unmarked again in constant time, without a
  * system call, and async-signal-safely unless it was purged. */
-BUOY_API ssize_t buoy_mark_volatile(void *address, size_t length, int priority);
+BUOY_API ssize_t buoy_mark_volatile(void* address, size_t length, int priority);
 /* The range is to be kept again. *purged (may be NULL; set if anything was unmarked) is 1 if any
  * page of it was lost, else 0; lost pages then read zeros. Bytes unmarked, as above: also those that
  * were not marked. May be called in a handler of the SIGBUS that a purged page raised. */
-BUOY_API ssize_t buoy_mark_nonvolatile(void *address, size_t length, int *purged);
+BUOY_API ssize_t buoy_mark_nonvolatile(void* address, size_t length, int* purged);
 
 /* Makes the range resident and keeps it in place until buoy_unpin: for system calls and devices.
  * Pins nest. EAGAIN if the budget cannot hold it, EIO if a page is lost or purged. */
-BUOY_API int buoy_pin(void *address, size_t length, unsigned flags);
-BUOY_API int buoy_unpin(void *address, size_t length, unsigned flags);
+BUOY_API int buoy_pin(void* address, size_t length, unsigned flags);
+BUOY_API int buoy_unpin(void* address, size_t length, unsigned flags);
 /* One byte a page of [address, address + length): BUOY_PAGE_*. */
-BUOY_API int buoy_residency(void *address, size_t length, unsigned char *vec);
+BUOY_API int buoy_residency(void* address, size_t length, unsigned char* vec);
 
 /* Physically unmovable, page-aligned memory in the arena (2 MiB-aligned from 2 MiB), usable
  * directly. ENOMEM if no such run can be made; EINVAL for zero or more than the pool. */
-BUOY_API void *buoy_alloc_contiguous(buoy_pool *pool, size_t length, unsigned flags);
-BUOY_API int buoy_free_contiguous(buoy_pool *pool, void *address);
+BUOY_API void* buoy_alloc_contiguous(buoy_pool* pool, size_t length, unsigned flags);
+BUOY_API int buoy_free_contiguous(buoy_pool* pool, void* address);
 
 #ifdef __cplusplus
 }

@@ -55,7 +55,7 @@ void show_faults(const KernelSupport& support) {
   line("userfaultfd, kernel's faults", error_text(support.kernel_faults_error),
        support.kernel_faults_error == 0 ? "" : remedy_for_faults(support));
   const char* device = "/dev/userfaultfd";
-  line(device, access(device, F_OK) != 0           ? "not there (Linux 6.1 and later)"
+  line(device, access(device, F_OK) != 0          ? "not there (Linux 6.1 and later)"
                : access(device, R_OK | W_OK) == 0 ? "usable"
                                                   : "no permission");
   line("vm.unprivileged_userfaultfd",
@@ -112,7 +112,7 @@ void show_memory() {
   const std::string limit = memory_limit().value_or("unknown");
   const auto bytes = parse_size(limit);
   constexpr ByteSize kNoLimit = ByteSize{1} << 60;  // what version 1 says for none is about 2^63
-  line("memory cgroup limit", !bytes                ? (limit == "max" ? "none" : limit)
+  line("memory cgroup limit", !bytes               ? (limit == "max" ? "none" : limit)
                               : *bytes >= kNoLimit ? "none"
                                                    : format_size(*bytes));
 }

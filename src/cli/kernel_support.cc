@@ -47,8 +47,9 @@ std::string remedy_for_faults(const KernelSupport& support) {
 
 Outcome<bool> check_kernel_serves(FaultDelivery wanted) {
   if (wanted == FaultDelivery::kSignal)
-    return missing("--faults signal: system calls on pages that are not there would fail, and the "
-                   "gate that helps them is not built yet; use --faults thread");
+    return missing(
+        "--faults signal: system calls on pages that are not there would fail, and the "
+        "gate that helps them is not built yet; use --faults thread");
   const KernelSupport support = probe_kernel_support();
   if (support.kernel_faults_error != 0)
     return missing("this kernel gives no right to handle page faults of system calls; " +
@@ -56,8 +57,9 @@ Outcome<bool> check_kernel_serves(FaultDelivery wanted) {
   if ((support.features & mmu::abi::kFeatureProtect) == 0)
     return missing("this kernel cannot write-protect by userfaultfd; Linux 5.7 or later can");
   if ((support.features & mmu::abi::kFeatureMove) == 0)
-    return missing("this kernel lacks UFFDIO_MOVE, without which pages under O_DIRECT or io_uring "
-                   "could be lost; Linux 6.8 or later has it");
+    return missing(
+        "this kernel lacks UFFDIO_MOVE, without which pages under O_DIRECT or io_uring "
+        "could be lost; Linux 6.8 or later has it");
   return true;
 }
 

@@ -10,9 +10,9 @@
 namespace buoy::cli {
 
 struct KernelSupport {
-  int user_faults_error = 0;    // of opening a userfaultfd for accesses by the program; 0: works
-  int kernel_faults_error = 0;  // of one that serves system calls as well; 0: works
-  std::uint64_t features = 0;   // UFFD_FEATURE_*; 0 where none opens
+  int user_faults_error = 0;       // of opening a userfaultfd for accesses by the program; 0: works
+  int kernel_faults_error = 0;     // of one that serves system calls as well; 0: works
+  std::uint64_t features = 0;      // UFFD_FEATURE_*; 0 where none opens
   bool has_call_dispatch = false;  // Syscall User Dispatch, which fork needs
 };
 

@@ -7,7 +7,7 @@
 namespace buoy::cli {
 
 // Exit statuses of `buoy run` that are its own, not the program's. As a shell's, but for kUsage.
-inline constexpr int kUsage = 2;           // bad options, or a kernel that cannot serve
+inline constexpr int kUsage = 2;            // bad options, or a kernel that cannot serve
 inline constexpr int kCannotExecute = 126;  // found, but not to be executed (or not by us)
 inline constexpr int kNotFound = 127;
 inline constexpr int kDeathBySignal = 128;  // + the signal
@@ -21,8 +21,8 @@ struct Failure {
 template <typename T>
 class Outcome {
  public:
-  Outcome(T value) : value_(std::move(value)) {}            // NOLINT(google-explicit-constructor)
-  Outcome(Failure failure)                                  // NOLINT(google-explicit-constructor)
+  Outcome(T value) : value_(std::move(value)) {}  // NOLINT(google-explicit-constructor)
+  Outcome(Failure failure)                        // NOLINT(google-explicit-constructor)
       : failure_(std::move(failure)), failed_(true) {}
   [[nodiscard]] explicit operator bool() const { return !failed_; }
   [[nodiscard]] const T& operator*() const { return value_; }

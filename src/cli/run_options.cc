@@ -30,8 +30,8 @@ constexpr ByteSize kLargestBudget = ByteSize{1} << 43;
 std::string set_budget(RunOptions& options, const std::string& value) {
   const auto bytes = parse_size(value);
   if (!bytes) return quoted(value) + " is not a size: bytes, or with K, M or G, as 256M";
-  if (*bytes == 0) return "a budget of zero holds nothing; the smallest is " +
-                          format_size(Budget::kMinimum);
+  if (*bytes == 0)
+    return "a budget of zero holds nothing; the smallest is " + format_size(Budget::kMinimum);
   if (*bytes < Budget::kMinimum)
     return quoted(value) + " is below the smallest budget, " + format_size(Budget::kMinimum);
   if (*bytes > kLargestBudget)
@@ -106,8 +106,8 @@ Outcome<RunOptions> parse_run_options(const std::vector<std::string>& words) {
     const std::size_t equals = word->find('=');
     const std::string name = word->substr(0, equals);
     const auto& table = options_table();
-    const auto* option = std::find_if(table.begin(), table.end(),
-                                      [&](const Option& o) { return o.name == name; });
+    const auto* option =
+        std::find_if(table.begin(), table.end(), [&](const Option& o) { return o.name == name; });
     if (option == table.end())
       return wrong("run: unknown option " + quoted(name) + "; see `buoy run --help`");
     std::string value;

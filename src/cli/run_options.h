@@ -17,8 +17,8 @@ struct RunOptions {
   std::string compressor = "lz4";
   FaultDelivery faults = FaultDelivery::kAuto;
   std::string on_exhausted = "sigbus";
-  std::string stats;                  // empty: none; "-": stderr; otherwise a path
-  std::vector<std::string> program;   // the program and its arguments; empty only with help
+  std::string stats;                 // empty: none; "-": stderr; otherwise a path
+  std::vector<std::string> program;  // the program and its arguments; empty only with help
   bool help = false;
 };
 

@@ -134,12 +134,12 @@ long map(void* address, std::size_t length, int prot, int flags, int fd, off_t o
     if (started == nullptr) return kernel_mmap(address, length, prot, flags, fd, offset);
     return map_fixed(*started, r, fd, offset);
   }
-  if (keeper_of(r) == Keeper::kKernel)
-    return kernel_mmap(address, length, prot, flags, fd, offset);
+  if (keeper_of(r) == Keeper::kKernel) return kernel_mmap(address, length, prot, flags, fd, offset);
   if (offset % static_cast<off_t>(kPageSize) != 0) return -EINVAL;
   const std::size_t rounded = PageCount::covering(length).bytes();
   if (rounded < length || rounded > kUserEnd) return -ENOMEM;
-  const long placed = address_or_error(pool().map(rounded, map_flags(flags), access_of(prot), address));
+  const long placed =
+      address_or_error(pool().map(rounded, map_flags(flags), access_of(prot), address));
   if (placed > 0 && (flags & MAP_LOCKED) != 0) {
     // MAP_LOCKED does not fail where mlock would.
     void* p = reinterpret_cast<void*>(placed);  // NOLINT(performance-no-int-to-ptr)
@@ -154,7 +154,8 @@ long unmap(void* address, std::size_t length) {
   if (pool == nullptr || !range || range->is_empty() || !overlaps_managed(*pool, *range))
     return sys::call(SYS_munmap, sys::ptr(address), static_cast<long>(length));
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
-    if (s.owner == Owner::kPool) return kernel_result(pool->unmap(s.range.pointer(), s.range.bytes()));
+    if (s.owner == Owner::kPool)
+      return kernel_result(pool->unmap(s.range.pointer(), s.range.bytes()));
     return sys::call(SYS_munmap, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()));
   });
 }

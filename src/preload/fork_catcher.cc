@@ -66,8 +66,8 @@ constexpr int kUserDispatch = 2;  // si_code SYS_USER_DISPATCH
 constexpr long kThunks = 16;
 constexpr long kThunkBytes = 16;
 constexpr std::uint64_t kSigsysBit = std::uint64_t{1} << (SIGSYS - 1);
-constexpr std::uint64_t kFaultBits = (std::uint64_t{1} << (SIGBUS - 1)) |
-                                     (std::uint64_t{1} << (SIGSEGV - 1));
+constexpr std::uint64_t kFaultBits =
+    (std::uint64_t{1} << (SIGBUS - 1)) | (std::uint64_t{1} << (SIGSEGV - 1));
 
 // The kernel's struct sigaction.
 struct KernelAction {
@@ -129,13 +129,20 @@ long emulate_sigprocmask(ucontext_t* context, const long* a) {
   if (a[1] != 0) {
     const std::uint64_t bits = *reinterpret_cast<const std::uint64_t*>(a[1]);  // NOLINT
     switch (a[0]) {
-      case SIG_BLOCK: mask |= bits; break;
-      case SIG_UNBLOCK: mask &= ~bits; break;
-      case SIG_SETMASK: mask = bits; break;
-      default: return -EINVAL;
+      case SIG_BLOCK:
+        mask |= bits;
+        break;
+      case SIG_UNBLOCK:
+        mask &= ~bits;
+        break;
+      case SIG_SETMASK:
+        mask = bits;
+        break;
+      default:
+        return -EINVAL;
     }
-    mask &= ~(kSigsysBit | (std::uint64_t{1} << (SIGKILL - 1)) |
-              (std::uint64_t{1} << (SIGSTOP - 1)));
+    mask &=
+        ~(kSigsysBit | (std::uint64_t{1} << (SIGKILL - 1)) | (std::uint64_t{1} << (SIGSTOP - 1)));
   }
   if (a[2] != 0) *reinterpret_cast<std::uint64_t*>(a[2]) = old;  // NOLINT
   return 0;
@@ -231,8 +238,8 @@ ForkCatcher::ForkCatcher() {
   selector = kAllow;
   is_caught = false;
   const Text text = own_text();
-  armed_ = sys::call(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, kDispatchOn,
-                     text.start, text.bytes, reinterpret_cast<long>(&selector)) == 0;
+  armed_ = sys::call(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, kDispatchOn, text.start, text.bytes,
+                     reinterpret_cast<long>(&selector)) == 0;
   if (armed_) selector = kCatch;
 }
 

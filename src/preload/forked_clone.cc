@@ -40,8 +40,7 @@ buoy_switch_stack:
   .size buoy_switch_stack, . - buoy_switch_stack
   .popsection
 )");
-extern "C" long buoy_switch_stack(long (*body)(const void*), const void* argument,
-                                  void* stack_top);
+extern "C" long buoy_switch_stack(long (*body)(const void*), const void* argument, void* stack_top);
 // libc's own name for clone, which this library defines.
 extern "C" int __clone(int (*fn)(void*), void* stack, int flags, void* arg, ...);  // NOLINT
 
@@ -184,8 +183,8 @@ long clone_child_with_stack(const void* raw) {
   int word = 0;
   const bool wants_word = (request.flags & (CLONE_PARENT_SETTID | CLONE_PIDFD)) != 0;
   before_fork();
-  const int pid = __clone(begin_child, request.stack, request.flags & ~CLONE_VFORK, nullptr,
-                          &word, request.tls, request.child_word);
+  const int pid = __clone(begin_child, request.stack, request.flags & ~CLONE_VFORK, nullptr, &word,
+                          request.tls, request.child_word);
   const int error = errno;
   after_fork_in_parent();
   if (pid == -1) return -error;
@@ -198,8 +197,7 @@ long clone_child_with_stack(const void* raw) {
 bool copies_address_space(long number, const long* arguments) {
   if (number == SYS_fork) return true;
   if (number == SYS_clone) return (arguments[0] & CLONE_VM) == 0;
-  if (number != SYS_clone3 || arguments[1] < static_cast<long>(kClone3Minimum))
-    return false;
+  if (number != SYS_clone3 || arguments[1] < static_cast<long>(kClone3Minimum)) return false;
   const auto* a = reinterpret_cast<const Clone3Arguments*>(arguments[0]);  // NOLINT
   return (a->flags & CLONE_VM) == 0;
 }

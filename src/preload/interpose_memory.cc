@@ -1,7 +1,7 @@
 // libc's memory calls, as the program and jemalloc see them. Thin: address_space decides.
-#include <cstdarg>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <cstdarg>
 
 #include "base/sys.h"
 #include "preload/address_space.h"
@@ -76,7 +76,9 @@ BUOY_EXPORT int munlock(const void* address, size_t length) {
   return static_cast<int>(libc_result(space::unlock(const_cast<void*>(address), length)));
 }
 
-BUOY_EXPORT int mlockall(int flags) { return static_cast<int>(libc_result(space::lock_all(flags))); }
+BUOY_EXPORT int mlockall(int flags) {
+  return static_cast<int>(libc_result(space::lock_all(flags)));
+}
 
 BUOY_EXPORT int munlockall() { return static_cast<int>(libc_result(space::unlock_all())); }
 

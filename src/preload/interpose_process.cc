@@ -21,7 +21,7 @@
 #include "preload/runtime.h"
 
 // libc's own names for what this file defines.
-extern "C" pid_t __fork();                                                    // NOLINT
+extern "C" pid_t __fork();                                                         // NOLINT
 extern "C" int __clone(int (*fn)(void*), void* stack, int flags, void* arg, ...);  // NOLINT
 
 namespace {

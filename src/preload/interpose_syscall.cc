@@ -34,25 +34,34 @@ long route(long number, const long* a) {
     case SYS_mmap:
       return space::map(pointer(a[0]), size(a[1]), integer(a[2]), integer(a[3]), integer(a[4]),
                         a[5]);
-    case SYS_munmap: return space::unmap(pointer(a[0]), size(a[1]));
+    case SYS_munmap:
+      return space::unmap(pointer(a[0]), size(a[1]));
     case SYS_mremap:
       return space::remap(pointer(a[0]), size(a[1]), size(a[2]), integer(a[3]), pointer(a[4]));
-    case SYS_mprotect: return space::protect(pointer(a[0]), size(a[1]), integer(a[2]), -1);
+    case SYS_mprotect:
+      return space::protect(pointer(a[0]), size(a[1]), integer(a[2]), -1);
     case SYS_pkey_mprotect:
       return space::protect(pointer(a[0]), size(a[1]), integer(a[2]), integer(a[3]));
-    case SYS_madvise: return space::advise(pointer(a[0]), size(a[1]), integer(a[2]));
+    case SYS_madvise:
+      return space::advise(pointer(a[0]), size(a[1]), integer(a[2]));
     case SYS_process_madvise:
       if (a[4] == 0 && buoy::preload::is_self_pidfd(integer(a[0])))
         return space::advise_vector(pointer<iovec>(a[1]), size(a[2]), integer(a[3]));
       break;
-    case SYS_mlock: return space::lock(pointer(a[0]), size(a[1]), 0);
-    case SYS_mlock2: return space::lock(pointer(a[0]), size(a[1]), integer(a[2]));
-    case SYS_munlock: return space::unlock(pointer(a[0]), size(a[1]));
-    case SYS_mlockall: return space::lock_all(integer(a[0]));
-    case SYS_munlockall: return space::unlock_all();
+    case SYS_mlock:
+      return space::lock(pointer(a[0]), size(a[1]), 0);
+    case SYS_mlock2:
+      return space::lock(pointer(a[0]), size(a[1]), integer(a[2]));
+    case SYS_munlock:
+      return space::unlock(pointer(a[0]), size(a[1]));
+    case SYS_mlockall:
+      return space::lock_all(integer(a[0]));
+    case SYS_munlockall:
+      return space::unlock_all();
     case SYS_mincore:
       return space::residency(pointer(a[0]), size(a[1]), pointer<unsigned char>(a[2]));
-    case SYS_msync: return space::sync(pointer(a[0]), size(a[1]), integer(a[2]));
+    case SYS_msync:
+      return space::sync(pointer(a[0]), size(a[1]), integer(a[2]));
     case SYS_fork:
     case SYS_clone:
     case SYS_clone3:
@@ -62,8 +71,11 @@ long route(long number, const long* a) {
         return buoy::preload::forked_clone({number, {a[0], a[1], a[2], a[3], a[4]}});
       }
       break;
-    case SYS_exit_group: buoy::preload::write_stats_at_exit(); break;
-    default: break;
+    case SYS_exit_group:
+      buoy::preload::write_stats_at_exit();
+      break;
+    default:
+      break;
   }
   return buoy::sys::call(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }

@@ -9,13 +9,13 @@
 #include <cstdlib>
 #include <cstring>
 
-#define CHECK(condition)                                                                 \
-  do {                                                                                   \
-    if (!(condition)) {                                                                  \
-      std::fprintf(stderr, "%s:%d: %s (errno %d: %s)\n", __FILE__, __LINE__, #condition, \
-                   errno, std::strerror(errno));                                         \
-      std::abort();                                                                      \
-    }                                                                                    \
+#define CHECK(condition)                                                                        \
+  do {                                                                                          \
+    if (!(condition)) {                                                                         \
+      std::fprintf(stderr, "%s:%d: %s (errno %d: %s)\n", __FILE__, __LINE__, #condition, errno, \
+                   std::strerror(errno));                                                       \
+      std::abort();                                                                             \
+    }                                                                                           \
   } while (false)
 
 inline std::uint64_t mix(std::uint64_t x) {

@@ -23,7 +23,8 @@ int main(int argc, char** argv) {
   if (way == "syscall") syscall(SYS_exit_group, 16);
   if (way == "pthread_exit") {
     pthread_t other{};
-    CHECK(pthread_create(&other, nullptr, [](void*) -> void* { return nullptr; }, nullptr) == 0);
+    CHECK(pthread_create(
+              &other, nullptr, [](void*) -> void* { return nullptr; }, nullptr) == 0);
     CHECK(pthread_detach(other) == 0);
     pthread_exit(nullptr);
   }

@@ -25,8 +25,8 @@ constexpr std::size_t kFiles = 100;
 class Pages {
  public:
   Pages(std::size_t bytes, std::uint64_t owner) : count_(bytes / kPage), owner_(owner) {
-    memory_ = static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    memory_ = static_cast<char*>(
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     CHECK(memory_ != MAP_FAILED);
     stamp_all(0);
   }

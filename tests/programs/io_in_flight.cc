@@ -52,11 +52,11 @@ class Ring {
     io_uring_params p{};
     fd_ = static_cast<int>(syscall(SYS_io_uring_setup, entries, &p));
     if (fd_ < 0) return;
-    const std::size_t bytes = p.cq_off.cqes + p.cq_entries * sizeof(io_uring_cqe) +
-                              p.sq_off.array + p.sq_entries * sizeof(unsigned);
+    const std::size_t bytes = p.cq_off.cqes + p.cq_entries * sizeof(io_uring_cqe) + p.sq_off.array +
+                              p.sq_entries * sizeof(unsigned);
     char* rings = map(bytes, IORING_OFF_SQ_RING);
-    sqes_ = reinterpret_cast<io_uring_sqe*>(
-        map(p.sq_entries * sizeof(io_uring_sqe), IORING_OFF_SQES));
+    sqes_ =
+        reinterpret_cast<io_uring_sqe*>(map(p.sq_entries * sizeof(io_uring_sqe), IORING_OFF_SQES));
     sq_tail_ = word(rings + p.sq_off.tail);
     sq_array_ = word(rings + p.sq_off.array);
     sq_mask_ = *word(rings + p.sq_off.ring_mask);

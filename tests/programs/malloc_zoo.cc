@@ -22,7 +22,9 @@ __attribute__((constructor(101))) void allocate_early() {
 }
 const std::string early_string(500000, 's');
 
-bool is_aligned(const void* p, std::size_t to) { return reinterpret_cast<std::uintptr_t>(p) % to == 0; }
+bool is_aligned(const void* p, std::size_t to) {
+  return reinterpret_cast<std::uintptr_t>(p) % to == 0;
+}
 
 volatile std::size_t half = SIZE_MAX / 2;  // volatile: the compiler knows what it would overflow
 
@@ -93,8 +95,10 @@ void operators() {
 void jemalloc_interface() {
   auto* mallocx = reinterpret_cast<void* (*)(std::size_t, int)>(dlsym(RTLD_DEFAULT, "mallocx"));
   if (mallocx == nullptr) return;  // native
-  auto* sallocx = reinterpret_cast<std::size_t (*)(const void*, int)>(dlsym(RTLD_DEFAULT, "sallocx"));
-  auto* sdallocx = reinterpret_cast<void (*)(void*, std::size_t, int)>(dlsym(RTLD_DEFAULT, "sdallocx"));
+  auto* sallocx =
+      reinterpret_cast<std::size_t (*)(const void*, int)>(dlsym(RTLD_DEFAULT, "sallocx"));
+  auto* sdallocx =
+      reinterpret_cast<void (*)(void*, std::size_t, int)>(dlsym(RTLD_DEFAULT, "sdallocx"));
   auto* mallctl = reinterpret_cast<int (*)(const char*, void*, std::size_t*, void*, std::size_t)>(
       dlsym(RTLD_DEFAULT, "mallctl"));
   CHECK(sallocx != nullptr && sdallocx != nullptr && mallctl != nullptr);

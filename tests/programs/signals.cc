@@ -118,7 +118,8 @@ void stacks_in_managed_memory() {
   stack.ss_sp = alternate.data();
   stack.ss_size = alternate.size();
   CHECK(sigaltstack(&stack, nullptr) == 0);
-  set_action(SIGUSR1, [](int, siginfo_t*, void*) { caught = SIGUSR1; }, SA_ONSTACK);
+  set_action(
+      SIGUSR1, [](int, siginfo_t*, void*) { caught = SIGUSR1; }, SA_ONSTACK);
   for (int i = 0; i < 20; ++i) {
     CHECK(madvise(pages, page_count * kPage, MADV_PAGEOUT) == 0);
     caught = 0;
@@ -134,16 +135,16 @@ void stacks_in_managed_memory() {
   CHECK(pthread_attr_init(&attributes) == 0);
   CHECK(pthread_attr_setstack(&attributes, own_stack, kMiB) == 0);
   pthread_t thread{};
-  CHECK(pthread_create(&thread, &attributes,
-                       [](void*) -> void* {
-                         volatile char deep[400000];
-                         for (std::size_t i = 0; i < sizeof deep; i += 1000) deep[i] = 3;
-                         for (std::size_t k = 0; k < page_count; k += 5)
-                           check_stamp(pages + k * kPage, k, 0);
-                         for (std::size_t i = 0; i < sizeof deep; i += 1000) CHECK(deep[i] == 3);
-                         return nullptr;
-                       },
-                       nullptr) == 0);
+  CHECK(pthread_create(
+            &thread, &attributes,
+            [](void*) -> void* {
+              volatile char deep[400000];
+              for (std::size_t i = 0; i < sizeof deep; i += 1000) deep[i] = 3;
+              for (std::size_t k = 0; k < page_count; k += 5) check_stamp(pages + k * kPage, k, 0);
+              for (std::size_t i = 0; i < sizeof deep; i += 1000) CHECK(deep[i] == 3);
+              return nullptr;
+            },
+            nullptr) == 0);
   CHECK(pthread_join(thread, nullptr) == 0);
   CHECK(munmap(own_stack, kMiB) == 0);
 }

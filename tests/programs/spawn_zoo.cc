@@ -65,8 +65,8 @@ void spawn_all_ways(const std::string& word) {
 
 int main(int argc, char** argv) {
   const std::size_t bytes = argument(argc, argv, 1, 128) << 20;
-  auto* pages = static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* pages = static_cast<char*>(
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   CHECK(pages != MAP_FAILED);
   for (int round = 0; round < 4; ++round) {
     for (std::size_t i = 0; i < bytes / kPage; ++i)

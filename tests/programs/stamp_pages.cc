@@ -13,8 +13,8 @@ namespace {
 class Owner {
  public:
   Owner(unsigned id, std::size_t pages) : id_(id), pages_(pages), versions_(pages) {
-    memory_ = static_cast<char*>(mmap(nullptr, pages * kPage, PROT_READ | PROT_WRITE,
-                                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    memory_ = static_cast<char*>(
+        mmap(nullptr, pages * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     CHECK(memory_ != MAP_FAILED);
   }
 
