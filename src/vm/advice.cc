@@ -99,8 +99,9 @@ Status Vm::free_lazily(PageRun run) {
         for_each_run(
             leaf, begin, end,
             [](Pte p) {
+              // A pinned page stays ordinary: a trap would fail the system call it is pinned for.
               return (p.state() == PteState::kMapped || p.state() == PteState::kClean) &&
-                     !p.has(Pte::kLocked);
+                     !p.is_held();
             },
             [&](unsigned first, unsigned n) {
               const unsigned marked = locked.trap_stores_lazily(first, n);
