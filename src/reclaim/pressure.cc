@@ -32,7 +32,7 @@ void Pressure::relax() {
   if (now == PressureLevel::kNone) return;
   const Budget& budget = context_.budget;
   PressureLevel to = now;
-  if (budget.free().value() >= budget.limit().value() / 8)
+  if (budget.free().value() >= budget.high_watermark().value() + budget.limit().value() / 8)
     to = PressureLevel::kNone;
   else if (budget.is_above_high() && !is_arena_above(2))
     to = PressureLevel::kModerate;

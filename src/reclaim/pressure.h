@@ -8,7 +8,7 @@
 // a program that is always a little too large does not look like news all the time:
 //
 //   critical -> moderate   free pages reach the high watermark, and the squeezed hold under half
-//   moderate -> none       an eighth of the budget is free
+//   moderate -> none       an eighth of the budget is free beyond that
 //
 // Each rise is told once through the Notifier. Lock-free; async-signal-safe.
 #pragma once

@@ -17,6 +17,8 @@ namespace {
 // A purge that needs less than this takes large extents in parts, so that no fault waits for a
 // gigabyte; what is no larger goes whole.
 constexpr PageCount kPurgeWhole(kPagesPerBlock);
+// So many extents may turn out empty in one purge. A hard one never runs out of extents to try.
+constexpr unsigned kMostFruitless = 256;
 }  // namespace
 
 // ---- Marks ------------------------------------------------------------------------------------
@@ -101,10 +103,12 @@ bool Vm::forget_purged(PageRun run) {
 PageCount Vm::purge(PageCount goal, PurgeEffort effort) {
   PageCount freed;
   unsigned purged = 0;
-  while (freed < goal) {
+  for (unsigned fruitless = 0; freed < goal && fruitless < kMostFruitless;) {
     const VolatileMap::Claim claim = volatile_.claim(effort);
     if (!claim) break;
-    freed += purge_extent(claim, goal - freed, &purged);
+    const PageCount n = purge_extent(claim, goal - freed, &purged);
+    freed += n;
+    fruitless = n.is_zero() ? fruitless + 1 : 0;
   }
   if (purged != 0) {
     context_.counters.add(Event::pgpurged, purged);

@@ -290,8 +290,10 @@ bool VolatileMap::collect(PurgeEffort effort) {
     if (effort == PurgeEffort::kGentle && (word.has(Word::kSpent) || may_compress)) continue;
     std::uint64_t age = (now - word.stamp()) & Word::kStampMask;
     if (age > Word::kStampMask / 2) age = 0;  // marked while we look
+    // What was emptied before comes last: only what is held or was filled again is in it.
+    const std::uint64_t spent = word.has(Word::kSpent) ? kPriorities : 0;
     const std::uint64_t order =
-        std::uint64_t{word.priority()} << Word::kStampBits | (Word::kStampMask - age);
+        (spent + word.priority()) << Word::kStampBits | (Word::kStampMask - age);
     push_candidate({order, word.bits(), i});
   }
   std::sort_heap(batch_.begin(), batch_.begin() + batch_size_,
