@@ -71,7 +71,7 @@ std::uint64_t mix(std::uint64_t x) {
 }
 std::uint64_t word_of(std::uint64_t owner, std::uint64_t version, std::size_t i) {
   if (version == 0) return 0;
-  return i % 2 == 0 ? mix(owner * 1000003 + version * 31 + i) : owner << 32 | version;
+  return i % 4 == 0 ? mix(owner * 1000003 + version * 31 + i) : owner << 32 | version;
 }
 constexpr std::size_t kWords = kPageSize / sizeof(std::uint64_t);
 }  // namespace

@@ -43,7 +43,7 @@ class TestPool {
   std::string why_not_;
 };
 
-// A page that says whose it is and which edition; half of its words are random. Version 0: zeros.
+// A page that says whose it is and which edition; a quarter of it is random. Version 0: zeros.
 void stamp_page(std::byte* page, std::uint64_t owner, std::uint64_t version);
 [[nodiscard]] bool holds_stamp(const std::byte* page, std::uint64_t owner, std::uint64_t version);
 
