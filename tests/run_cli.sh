@@ -43,9 +43,9 @@ refused 2 "gate" run --budget 64M --faults signal true
 refused 2 "none of" run --budget 64M --on-exhausted panic true
 refused 2 "empty" run --budget 64M --stats= true
 refused 2 "No such file" run --budget 64M --backing-file "$WORK/none/file" true
-refused 2 "not a regular file" run --budget 64M --backing-file "$WORK" true
+refused 2 "exists" run --budget 64M --backing-file "$WORK" true
 echo precious >"$WORK/precious"
-refused 2 "not empty" run --budget 64M --backing-file "$WORK/precious" true
+refused 2 "exists" run --budget 64M --backing-file "$WORK/precious" true
 [[ $(cat "$WORK/precious") == precious ]] || fail "a file that was there is gone"
 if [[ $(stat -f -c %T /dev/shm 2>/dev/null) == tmpfs ]]; then
   refused 2 "tmpfs" run --budget 64M --backing-file /dev/shm/buoy-test-file true

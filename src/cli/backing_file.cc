@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -31,8 +30,9 @@ Outcome<std::string> check_auto() {
   const bool in_memory = is_in_memory(fd);
   close(fd);
   if (in_memory)
-    return unusable("auto", folder + " is on tmpfs, which is memory; set TMPDIR to a folder on a "
-                                     "disk, or name a file");
+    return unusable("auto", folder +
+                                " is on tmpfs, which is memory; set TMPDIR to a folder on a "
+                                "disk, or name a file");
   if (access(folder.c_str(), W_OK | X_OK) != 0)
     return unusable("auto", folder + ": " + std::strerror(errno));
   return std::string("auto");
@@ -40,16 +40,13 @@ Outcome<std::string> check_auto() {
 
 Outcome<std::string> check_path(const std::string& value) {
   const std::string path = std::filesystem::absolute(value).string();
-  struct stat s {};
-  const bool existed = stat(path.c_str(), &s) == 0;
-  if (existed && !S_ISREG(s.st_mode)) return unusable(value, "is not a regular file");
-  if (existed && s.st_size != 0)
-    return unusable(value, "is not empty, and would be overwritten; remove it first");
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0 && errno == EEXIST)
+    return unusable(value, "exists; name a file that does not, it is created for the run");
   if (fd < 0) return unusable(value, std::strerror(errno));
   const bool in_memory = is_in_memory(fd);
   close(fd);
-  if (!existed) unlink(path.c_str());
+  unlink(path.c_str());
   if (in_memory) return unusable(value, "is on tmpfs, which is memory; name a file on a disk");
   return path;
 }

@@ -8,7 +8,8 @@
 namespace buoy::cli {
 
 // The value for the preload library: `none`, `auto`, or an absolute path. A path must be one that
-// can be created (or is an empty file), and neither it nor `auto` may lie on tmpfs, which is memory.
+// can be created: each process creates one of its own and unlinks it at once, and nothing that was
+// there is overwritten. Neither it nor `auto` may lie on tmpfs, which is memory.
 [[nodiscard]] Outcome<std::string> check_backing_file(const std::string& value);
 
 }  // namespace buoy::cli

@@ -1,11 +1,9 @@
 #include "cli/info.h"
 
-#include <linux/userfaultfd.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -16,14 +14,13 @@
 
 #include "cli/kernel_support.h"
 #include "cli/size.h"
-#include "mmu/uffd_abi.h"
 
 namespace buoy::cli {
 namespace {
 
-void line(const char* what, const std::string& value, const std::string& remedy = {}) {
-  std::printf("%-31s%s\n", what, value.c_str());
-  if (!remedy.empty()) std::printf("%-31s-> %s\n", "", remedy.c_str());
+void line(const std::string& what, const std::string& value, const std::string& remedy = {}) {
+  std::printf("%-51s%s\n", what.c_str(), value.c_str());
+  if (!remedy.empty()) std::printf("    remedy: %s\n", remedy.c_str());
 }
 
 std::optional<std::string> first_line_of(const std::string& path) {
@@ -33,40 +30,19 @@ std::optional<std::string> first_line_of(const std::string& path) {
   return text;
 }
 
-std::string error_text(int error) { return error == 0 ? "yes" : std::strerror(error); }
-
-struct Feature {
-  std::uint64_t bit;
-  const char* name;
-  const char* use;
-  const char* since;
-};
-constexpr std::array<Feature, 6> kFeatures = {{
-    {mmu::abi::kFeatureProtect, "write protection", "needed", "5.7"},
-    {mmu::abi::kFeatureMove, "UFFDIO_MOVE", "needed by `run`", "6.8"},
-    {mmu::abi::kFeatureThreadId, "thread ids", "thread delivery", "4.14"},
-    {mmu::abi::kFeatureSigbus, "SIGBUS delivery", "the library", "4.14"},
-    {mmu::abi::kFeatureExactAddress, "exact addresses", "optional", "5.18"},
-    {mmu::abi::kFeaturePoison, "UFFDIO_POISON", "optional", "6.6"},
-}};
-
-void show_faults(const KernelSupport& support) {
-  line("userfaultfd, program's faults", error_text(support.user_faults_error));
-  line("userfaultfd, kernel's faults", error_text(support.kernel_faults_error),
-       support.kernel_faults_error == 0 ? "" : remedy_for_faults(support));
+void show_faults(const mmu::Capabilities& capabilities) {
+  for (const mmu::Capability& c : capabilities)
+    line(std::string(c.name),
+         c.available ? "yes" : (c.required ? "no, and nothing works without" : "no"),
+         std::string(c.remedy));
   const char* device = "/dev/userfaultfd";
-  line(device, access(device, F_OK) != 0          ? "not there (Linux 6.1 and later)"
+  line(device, access(device, F_OK) != 0          ? "not there (Linux 6.1 and newer)"
                : access(device, R_OK | W_OK) == 0 ? "usable"
                                                   : "no permission");
   line("vm.unprivileged_userfaultfd",
        first_line_of("/proc/sys/vm/unprivileged_userfaultfd").value_or("unknown"));
-  for (const Feature& f : kFeatures) {
-    const bool has = (support.features & f.bit) != 0;
-    line((std::string("  ") + f.name).c_str(), std::string(has ? "yes" : "no") + " (" + f.use + ")",
-         has ? "" : std::string("Linux ") + f.since + " or later");
-  }
-  line("syscall user dispatch", support.has_call_dispatch ? "yes (fork)" : "no (fork is refused)",
-       support.has_call_dispatch ? "" : "Linux 5.11 or later, and prctl allowed");
+  line("fork under `run` (system call user dispatch)", can_fork() ? "yes" : "no",
+       can_fork() ? "" : kForkRemedy);
 }
 
 void show_pages() {
@@ -130,15 +106,16 @@ int info_command() {
   utsname system{};
   uname(&system);
   line("kernel", std::string(system.release) + " " + system.machine);
-  const KernelSupport support = probe_kernel_support();
-  show_faults(support);
+  const mmu::Capabilities capabilities = mmu::Capabilities::probe();
+  show_faults(capabilities);
   line("io_uring", io_uring_state());
   show_pages();
   show_memory();
-  const Outcome<bool> served = check_kernel_serves(FaultDelivery::kAuto);
-  line("`run --faults auto` picks", served ? "thread" : "nothing: `run` refuses",
+  const Outcome<bool> served = check_kernel_serves(capabilities, FaultDelivery::kAuto);
+  line("`run --faults auto` picks", served ? "thread" : "nothing: it refuses",
        served ? "" : served.failure().line);
-  line("the library picks", support.user_faults_error == 0 ? "signal" : "nothing");
+  line("the library's `auto` picks",
+       capabilities.allows(mmu::Delivery::kSignal) ? "signal" : "nothing: it refuses");
   return 0;
 }
 

@@ -39,12 +39,13 @@ Outcome<std::string> find_library() {
     if (access(place.c_str(), R_OK) != 0) continue;
     const std::string path = std::filesystem::canonical(place, error).string();
     if (path.find_first_of(" :\t\n") != std::string::npos)
-      return Failure{kUsage, path + ": the dynamic linker takes no path with spaces or colons; "
-                                    "install Buoy elsewhere"};
+      return Failure{kUsage, path +
+                                 ": the dynamic linker takes no path with spaces or colons; "
+                                 "install Buoy elsewhere"};
     return path;
   }
-  return Failure{kUsage, std::string(kLibrary) + " is neither beside " + self.string() +
-                             " nor in ../lib"};
+  return Failure{kUsage,
+                 std::string(kLibrary) + " is neither beside " + self.string() + " nor in ../lib"};
 }
 
 bool names(const char* entry, std::string_view variable) {
@@ -61,7 +62,7 @@ std::vector<std::string> make_environment(const RunOptions& options, const std::
   for (char** entry = environ; *entry != nullptr; ++entry) {
     constexpr std::array<const char*, 7> kOurs = {
         env::kBudget,      env::kBackingFile, env::kCompressor, env::kFaults,
-        env::kOnExhausted, env::kStats,       env::kStatsPid};
+        env::kOnExhausted, env::kStats,       env::kFirstPid};
     if (names(*entry, "LD_PRELOAD")) {
       const std::string others = *entry + std::string_view("LD_PRELOAD=").size();
       if (others != library && !others.empty()) preload += ":" + others;
@@ -80,7 +81,8 @@ std::vector<std::string> make_environment(const RunOptions& options, const std::
   set(env::kFaults, "thread");
   set(env::kOnExhausted, options.on_exhausted);
   if (!options.stats.empty())
-    set(env::kStats, options.stats == "-" ? "-" : std::filesystem::absolute(options.stats).string());
+    set(env::kStats,
+        options.stats == "-" ? "-" : std::filesystem::absolute(options.stats).string());
   return list;
 }
 
@@ -91,6 +93,16 @@ void warn_if_larger_than_memory(ByteSize budget) {
   if (budget > memory)
     say("warning: the budget is larger than this machine's memory (" +
         std::to_string(memory >> 20) + "M), which will run out first");
+}
+
+// Nobody asked for a file: then it is no error that there is no disk to put it on.
+Outcome<std::string> choose_backing_file(const std::string& asked_for) {
+  if (!asked_for.empty()) return check_backing_file(asked_for);
+  Outcome<std::string> automatic = check_backing_file("auto");
+  if (automatic) return automatic;
+  say("warning: no backing file, so what does not fit compressed has no place; " +
+      automatic.failure().line);
+  return std::string("none");
 }
 
 int fail(const Failure& failure) {
@@ -107,9 +119,9 @@ int run_command(const std::vector<std::string>& words) {
     std::fputs(run_help(), stdout);
     return 0;
   }
-  const Outcome<std::string> file = check_backing_file(options->backing_file);
+  const Outcome<std::string> file = choose_backing_file(options->backing_file);
   if (!file) return fail(file.failure());
-  const Outcome<bool> served = check_kernel_serves(options->faults);
+  const Outcome<bool> served = check_kernel_serves(mmu::Capabilities::probe(), options->faults);
   if (!served) return fail(served.failure());
   const Outcome<std::string> library = find_library();
   if (!library) return fail(library.failure());
@@ -118,8 +130,8 @@ int run_command(const std::vector<std::string>& words) {
   const Outcome<bool> preloadable = check_preloadable(*path);
   if (!preloadable) return fail(preloadable.failure());
   warn_if_larger_than_memory(options->budget);
-  return supervise({*path, options->program, make_environment(*options, *file, *library),
-                    options->stats.empty() ? "" : env::kStatsPid});
+  return supervise(
+      {*path, options->program, make_environment(*options, *file, *library), env::kFirstPid});
 }
 
 }  // namespace buoy::cli

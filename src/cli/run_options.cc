@@ -132,13 +132,15 @@ const char* run_help() {
   return R"(Usage: buoy run --budget SIZE [OPTION]... [--] PROGRAM [ARG...]
 
 Runs PROGRAM, unmodified, within SIZE bytes of resident memory. What does not fit is compressed,
-and what does not fit compressed is written to a backing file. SIZE is bytes, or with K, M, G (powers of 1024).
+and what does not fit compressed is written to a backing file. SIZE is bytes, or with K, M, G
+(powers of 1024).
 
   --budget SIZE               hard limit of resident managed memory, 16M or more. It is each
                               process's own: a child of PROGRAM has a budget of the same size
   --backing-file auto|none|PATH
                               where compressed pages go when memory is full: an unlinked file in
-                              $TMPDIR (default; not on tmpfs), nowhere, or PATH
+                              $TMPDIR (default, unless that is on tmpfs), nowhere, or PATH,
+                              which must not exist yet
   --compressor lz4|zstd|none  default lz4
   --faults auto|thread|signal how faults reach Buoy: thread serves system calls too, and needs the
                               right to handle faults of the kernel (see `buoy info`); default auto

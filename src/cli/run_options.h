@@ -13,7 +13,7 @@ enum class FaultDelivery { kAuto, kThread, kSignal };
 
 struct RunOptions {
   ByteSize budget = 0;
-  std::string backing_file = "auto";  // auto, none or a path as the user wrote it
+  std::string backing_file;  // none, auto, a path; empty: auto where that is possible
   std::string compressor = "lz4";
   FaultDelivery faults = FaultDelivery::kAuto;
   std::string on_exhausted = "sigbus";

@@ -25,8 +25,7 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(kDeathBySignal + SIGKILL);  // it died before we asked
   std::vector<std::string> environment = request.environment;
-  if (!request.pid_variable.empty())
-    environment.push_back(request.pid_variable + "=" + std::to_string(getpid()));
+  environment.push_back(request.pid_variable + "=" + std::to_string(getpid()));
   const std::vector<char*> arguments = pointers(request.arguments);
   const std::vector<char*> variables = pointers(environment);
   execve(request.path.c_str(), arguments.data(), variables.data());

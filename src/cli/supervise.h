@@ -17,7 +17,7 @@ struct ChildRequest {
   std::string path;                      // what to execute
   std::vector<std::string> arguments;    // argv, the name as the user gave it first
   std::vector<std::string> environment;  // whole; "NAME=VALUE"
-  // A variable that gets the child's own process id: its name, or empty.
+  // A variable that gets the child's own process id: its name.
   std::string pid_variable;
 };
 

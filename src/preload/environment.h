@@ -3,12 +3,12 @@
 //
 //   LD_PRELOAD          libbuoy_preload.so first, whatever else was there after it
 //   BUOY_BUDGET         bytes, decimal
-//   BUOY_BACKING_FILE   none | auto | an absolute path
+//   BUOY_BACKING_FILE   none | auto | an absolute path, of a file that is created and unlinked at once
 //   BUOY_COMPRESSOR     lz4 | zstd | none
 //   BUOY_FAULTS         thread                      (signal: kept for the system-call gate)
 //   BUOY_ON_EXHAUSTED   sigbus | wait
 //   BUOY_STATS          - | an absolute path        (absent: no statistics)
-//   BUOY_STATS_PID      the process that writes to BUOY_STATS itself; others append .PID
+//   BUOY_FIRST_PID      the process that uses these two paths as they are; others append .PID
 #pragma once
 
 namespace buoy::preload::environment {
@@ -19,6 +19,6 @@ inline constexpr const char* kCompressor = "BUOY_COMPRESSOR";
 inline constexpr const char* kFaults = "BUOY_FAULTS";
 inline constexpr const char* kOnExhausted = "BUOY_ON_EXHAUSTED";
 inline constexpr const char* kStats = "BUOY_STATS";
-inline constexpr const char* kStatsPid = "BUOY_STATS_PID";
+inline constexpr const char* kFirstPid = "BUOY_FIRST_PID";
 
 }  // namespace buoy::preload::environment

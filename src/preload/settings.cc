@@ -4,6 +4,7 @@
 #include <climits>
 #include <cstring>
 
+#include "base/sys.h"
 #include "preload/environment.h"
 
 // Exported by the dynamic linker: where the kernel put argc, argv, envp.
@@ -23,6 +24,10 @@ std::uint64_t parse_number(const char* text) {
   return n;
 }
 
+// The process's copies of the two paths.
+constinit char kept_backing_file[PATH_MAX] = {};
+constinit char kept_stats[PATH_MAX] = {};
+
 bool is(const char* value, const char* word) {
   return value != nullptr && std::strcmp(value, word) == 0;
 }
@@ -40,14 +45,39 @@ const char* initial_environment(const char* name) {
   return nullptr;
 }
 
+Status path_of_this_process(const char* path, int first_pid, char* out, std::size_t capacity) {
+  constexpr std::size_t kSuffix = 12;  // a point and a pid
+  std::size_t n = std::strlen(path);
+  if (n + kSuffix >= capacity) return Error{ENAMETOOLONG};
+  std::memcpy(out, path, n);
+  if (const auto pid = static_cast<int>(sys::call(SYS_getpid)); pid != first_pid) {
+    char digits[kSuffix];
+    std::size_t k = 0;
+    for (int rest = pid; rest != 0; rest /= 10) digits[k++] = static_cast<char>('0' + rest % 10);
+    out[n++] = '.';
+    while (k != 0) out[n++] = digits[--k];
+  }
+  out[n] = '\0';
+  return {};
+}
+
 Result<Settings> read_settings(const char** what) {
   Settings s;
   *what = environment::kBudget;
   s.pool.budget = parse_number(initial_environment(environment::kBudget));
   if (s.pool.budget == 0) return Error{EINVAL};
 
+  s.first_pid = static_cast<int>(parse_number(initial_environment(environment::kFirstPid)));
+
+  *what = environment::kBackingFile;
   const char* file = initial_environment(environment::kBackingFile);
-  s.pool.backing_file = is(file, "none") ? nullptr : file;
+  if (is(file, "auto")) {
+    s.pool.backing_file = "auto";
+  } else if (file != nullptr && !is(file, "none")) {
+    if (Status named = path_of_this_process(file, s.first_pid, kept_backing_file, PATH_MAX); !named)
+      return named.error();
+    s.pool.backing_file = kept_backing_file;
+  }
 
   *what = environment::kCompressor;
   const char* compressor = initial_environment(environment::kCompressor);
@@ -79,8 +109,13 @@ Result<Settings> read_settings(const char** what) {
 
   // The kernel may hold pins that nobody told us about (O_DIRECT, io_uring): pages leave by MOVE.
   s.pool.pins_are_known = false;
-  s.stats = initial_environment(environment::kStats);
-  s.stats_pid = static_cast<int>(parse_number(initial_environment(environment::kStatsPid)));
+  *what = environment::kStats;
+  if (const char* stats = initial_environment(environment::kStats)) {
+    const std::size_t length = std::strlen(stats);
+    if (length >= PATH_MAX) return Error{ENAMETOOLONG};
+    std::memcpy(kept_stats, stats, length + 1);
+    s.stats = kept_stats;
+  }
   return s;
 }
 

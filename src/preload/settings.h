@@ -10,13 +10,19 @@ namespace buoy::preload {
 
 struct Settings {
   PoolOptions pool;
-  const char* stats = nullptr;  // "-" or a path; null: none wanted. In the initial environment
-  int stats_pid = 0;            // the process whose file has no suffix
+  const char* stats = nullptr;  // "-" or a path; null: none wanted
+  int first_pid = 0;            // the process that `buoy run` started
 };
 
-// EINVAL: the variables are missing or are not what `buoy run` writes. `*what` then names the
-// variable.
+// EINVAL: the variables are missing or are not what `buoy run` writes; ENAMETOOLONG. `*what` then
+// names the variable. Strings are copied: programs that set their title in ps write over the
+// environment they were started with. Called once.
 [[nodiscard]] Result<Settings> read_settings(const char** what);
+
+// `path`, with `.PID` at the end unless this process is the first: no two share a file.
+// ENAMETOOLONG.
+[[nodiscard]] Status path_of_this_process(const char* path, int first_pid, char* out,
+                                          std::size_t capacity);
 
 // The value of a variable in the environment the process started with, or null.
 [[nodiscard]] const char* initial_environment(const char* name);

@@ -22,19 +22,10 @@ constexpr int kHighDescriptor = 900;
 }
 
 // FILE, or FILE.PID for all but the process that `buoy run` started.
-long open_stats_file(const char* path, int first_pid) {
-  char name[4096 + 16];
-  std::size_t n = std::strlen(path);
-  if (n >= sizeof name - 16) return -ENAMETOOLONG;
-  std::memcpy(name, path, n);
-  if (const auto pid = static_cast<int>(sys::call(SYS_getpid)); pid != first_pid) {
-    char digits[12];
-    std::size_t k = 0;
-    for (int rest = pid; rest != 0; rest /= 10) digits[k++] = static_cast<char>('0' + rest % 10);
-    name[n++] = '.';
-    while (k != 0) name[n++] = digits[--k];
-  }
-  name[n] = '\0';
+long open_stats_file() {
+  char name[4096];
+  const Status s = path_of_this_process(settings().stats, settings().first_pid, name, sizeof name);
+  if (!s) return -s.code();
   return sys::call(SYS_openat, AT_FDCWD, sys::ptr(name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
                    0644);
 }
@@ -55,7 +46,7 @@ void write_stats_at_exit() {
     pool->write_stats(kept_stderr);
     return;
   }
-  const long fd = open_stats_file(settings().stats, settings().stats_pid);
+  const long fd = open_stats_file();
   if (fd < 0) {
     const char* name = strerrordesc_np(static_cast<int>(-fd));
     sys::Line()
