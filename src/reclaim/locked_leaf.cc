@@ -19,6 +19,10 @@ unsigned frames_of(const std::array<std::uint16_t, index_of(PteState::kCount)>& 
          count[index_of(PteState::kClean)] + in_shadow;
 }
 
+Pte touched(Pte p, unsigned generation) {
+  return p.with_generation(generation).without(Pte::kCold);
+}
+
 }  // namespace
 
 std::uint8_t lists_for(const Leaf& leaf) BUOY_NO_TSA {
@@ -75,8 +79,7 @@ bool LockedLeaf::is_of(Vpn vpn) const {
 
 void LockedLeaf::touch(unsigned first, unsigned n) LEAF_HELD {
   const unsigned generation = context_.lru.generation();
-  for (unsigned i = first; i < first + n; ++i)
-    leaf_.set(i, leaf_.get(i).with_generation(generation).without(Pte::kCold));
+  for (unsigned i = first; i < first + n; ++i) leaf_.set(i, touched(leaf_.get(i), generation));
 }
 
 void LockedLeaf::free_entry(unsigned i) LEAF_HELD {
@@ -117,6 +120,7 @@ unsigned LockedLeaf::install(unsigned first, unsigned n, const std::byte* bytes,
 }
 
 unsigned LockedLeaf::give_back(unsigned first, unsigned n) LEAF_HELD {
+  const unsigned generation = context_.lru.generation();
   unsigned done = 0;
   unsigned unfreed = 0;
   while (done < n) {
@@ -146,11 +150,10 @@ unsigned LockedLeaf::give_back(unsigned first, unsigned n) LEAF_HELD {
     for (unsigned i = at; i < at + moved; ++i) {
       free_entry(i);
       if (leaf_.get(i).state() == PteState::kLazyAway) ++unfreed;
-      Pte p = leaf_.get(i).with_state(PteState::kMapped);
+      Pte p = touched(leaf_.get(i).with_state(PteState::kMapped), generation);
       if (how == mmu::Return::kMoved) p = p.without(Pte::kInShadow);
       leaf_.set(i, p);
     }
-    touch(at, moved);
     done += moved;
     if (moved < length) break;
   }
@@ -161,14 +164,14 @@ unsigned LockedLeaf::give_back(unsigned first, unsigned n) LEAF_HELD {
 unsigned LockedLeaf::allow_stores(unsigned first, unsigned n) LEAF_HELD {
   const mmu::Progress p = context_.mmu->unprotect(reservation(), run(first, n));
   const auto done = static_cast<unsigned>(p.done.value());
+  const unsigned generation = context_.lru.generation();
   unsigned unfreed = 0;
   for (unsigned i = first; i < first + done; ++i) {
     if (leaf_.get(i).state() == PteState::kLazyFree) ++unfreed;
     free_entry(i);
     // A clean page without its entry is no state of its own: go straight to mapped.
-    leaf_.set(i, leaf_.get(i).with_state(PteState::kMapped));
+    leaf_.set(i, touched(leaf_.get(i).with_state(PteState::kMapped), generation));
   }
-  touch(first, done);
   if (unfreed != 0) context_.counters.add(Event::pglazyunfreed, unfreed);
   return done;
 }
@@ -325,6 +328,11 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
   unsigned dropped = 0;
   const auto most_holes =
       context_.pins == Pins::kKnown ? unsigned{kPagesPerBlock} : kMostHolesInMove;
+  const unsigned candidates =
+      leaf_.count_of(PteState::kLazyFree) +
+      (droppable ? leaf_.count_of(PteState::kMapped) + leaf_.count_of(PteState::kClean) : 0);
+  // Stored to since: nothing to look for, however large the folio.
+  if (candidates == 0) begin = end;
   for (unsigned i = begin; i < end;) {
     if (!goes(leaf_.get(i))) {
       ++i;

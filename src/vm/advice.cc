@@ -6,6 +6,7 @@
 
 #include "base/signals.h"
 #include "vm/vm.h"
+#include "vm/window.h"
 
 namespace buoy {
 
@@ -89,6 +90,7 @@ Status Vm::free_lazily(PageRun run) {
               context_.counters.add(Event::pglazyfree, n);
               context_.counters.add(Event::pglazyfreed, n);
             });
+        note_marked(leaf);
         if (begin == 0 && end == kPagesPerBlock) {
           const unsigned marked = locked.free_block_lazily();
           if (marked != 0) {
@@ -156,12 +158,14 @@ Status Vm::page_out(PageRun run) {
   const GatePass pass(context_.gate);
   const bool whole =
       for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
+        bool more = false;
         {
           LockedLeaf locked(context_, leaf);
           if (!locked.is_of(at)) return;
           (void)locked.discard_by_reclaim(begin, end, locked.region().is(RegionFlags::kDroppable));
+          for (unsigned i = begin; i < end && !more; ++i) more = leaf.get(i).frames() != 0;
         }
-        (void)reclaimer_.page_out(leaf, {at, PageCount(end - begin)});
+        if (more) (void)reclaimer_.page_out(leaf, {at, PageCount(end - begin)});
       });
   return mapped_or_hole(whole);
 }

@@ -80,24 +80,27 @@ Order plan_window(const PageTable& table, Leaf& leaf, unsigned i, WindowKind kin
 }
 
 Order plan_unfree(const PageTable& table, Leaf& leaf, unsigned i, Order least) {
+  constexpr unsigned kForgotten = 1;  // orders that a mark takes from what was learned before it
   unsigned order = least.value();
-  const Last last = last_window(leaf.last_unfree, leaf.unfree_order);
+  const unsigned learned = leaf.unfree_order.load(std::memory_order_relaxed);
+  const bool stored_since_mark = leaf.last_unfree.load(std::memory_order_relaxed) != Leaf::kNoFault;
   // A run that came through the leaf below goes on here.
   const Leaf* below =
       i < (1U << order) ? table.find_leaf(leaf.first_page() - PageCount(1)) : nullptr;
   const Last theirs =
       below == nullptr ? Last{} : last_window(below->last_unfree, below->unfree_order);
-  if (theirs.known && theirs.end == kPagesPerBlock) {
-    order = std::min(std::max(theirs.order, order) + 1, kMaxOrder);
-  } else if (last.known) {
-    if (i >= last.end && i < last.end + (1U << last.order))
-      order = std::min(std::max(last.order, order) + 1, kMaxOrder);
-    else
-      order = std::min(order, last.order > 0 ? last.order - 1 : 0);
-  }
+  if (theirs.known && theirs.end == kPagesPerBlock)
+    order = std::max(order, theirs.order + 1);
+  else if (stored_since_mark)
+    order = std::max(order, learned + 1);
+  else if (learned > kForgotten)
+    order = std::max(order, learned - kForgotten);
+  order = std::min(order, kMaxOrder);
   leaf.last_unfree.store(static_cast<std::uint16_t>(i), std::memory_order_relaxed);
   leaf.unfree_order.store(static_cast<std::uint8_t>(order), std::memory_order_relaxed);
   return Order(order);
 }
+
+void note_marked(Leaf& leaf) { leaf.last_unfree.store(Leaf::kNoFault, std::memory_order_relaxed); }
 
 }  // namespace buoy

@@ -21,7 +21,12 @@ enum class WindowKind : std::uint8_t {
 [[nodiscard]] Order plan_window(const PageTable& table, Leaf& leaf, unsigned i, WindowKind kind,
                                 unsigned generation);
 
-// The same for stores over lazily freed pages; starts at `least`.
+// For a store over a lazily freed page. The first after a mark takes `least`, its folio; each
+// further one in the leaf, wherever it is, twice the window before: a fault costs as much as taking
+// the free back for hundreds of pages, so that a leaf costs six faults at most, and one lonely
+// store keeps no more than its folio. What was learned fades with every mark.
 [[nodiscard]] Order plan_unfree(const PageTable& table, Leaf& leaf, unsigned i, Order least);
+// Pages of the leaf were marked (again).
+void note_marked(Leaf& leaf);
 
 }  // namespace buoy
