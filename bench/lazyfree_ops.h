@@ -29,10 +29,10 @@ struct Task {
   std::string cgroup;  // kLimit: the folder of the cgroup that this process is in
 };
 
-// Does the task `rounds` times, after one round that is not counted. The sample has the median
-// nanoseconds a page (kStore: a store; kSkip: 2 MiB) as "ns", and for kStore and kEager what the
-// stores alone cost as "store_ns". Throws Unavailable, also where the memory does not behave as it should: what was
-// not discarded is there, what was reclaimed is gone.
+// Does the task `rounds` times, after one round that is not counted. The sample has the median of
+// the thread's CPU time, in nanoseconds a page (kStore: a store; kSkip: 2 MiB), as "ns"; for kStore
+// and kEager also what the stores alone took, as "store_ns". Throws Unavailable, also where the
+// memory does not behave as it should: what was not discarded is there, what was reclaimed is gone.
 [[nodiscard]] Sample run_task(const Task& task, LazyMemory& memory);
 
 [[nodiscard]] Arguments to_arguments(const Task& task);
