@@ -1,0 +1,386 @@
+// buoy::purgeable_cache<Key, Value>: a concurrent map of things that can be built again.
+//
+// Keys live on the heap, values in volatile memory of a pool: as many as the budget has room for at
+// the moment, the least recently used ones purged first, and none of them the cache's to evict. The
+// cache never has to be given a size.
+//
+//   buoy::purgeable_cache<std::string, std::vector<Pixel>> images(pool);
+//   auto image = images.get(path, [&](const std::string& p) { return decode(p); });
+//   draw(image.view());                       // a std::span<const Pixel>, safe while `image` lives
+//
+// get() runs the loader when the value is not there, one flight at a time for a key: others who
+// want it wait. What the loader throws goes to its caller; the others try themselves.
+//
+// Value is a trivially copyable type (its view is a const reference), a std::vector of one, or a
+// std::basic_string; specialize purgeable_traits for others. Values take whole pages: it is for
+// things of a few KiB and more. Thread-safe; handles must not outlive the cache.
+#ifndef BUOY_PURGEABLE_CACHE_HPP
+#define BUOY_PURGEABLE_CACHE_HPP
+
+#include <array>
+#include <atomic>
+#include <bit>
+#include <condition_variable>
+#include <cstring>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <unordered_map>
+#include <vector>
+
+#include "buoy/pool.hpp"
+
+namespace buoy {
+inline namespace v1 {
+
+// How a value is laid into memory, and seen there.
+template <typename Value>
+struct purgeable_traits {
+  static_assert(std::is_trivially_copyable_v<Value>, "specialize buoy::purgeable_traits");
+  using view = const Value&;
+  static std::size_t bytes(const Value&) { return sizeof(Value); }
+  static void store(const Value& value, std::byte* to) { std::memcpy(to, &value, sizeof value); }
+  static view load(const std::byte* from, std::size_t) {
+    return *reinterpret_cast<const Value*>(from);
+  }
+};
+template <typename T, typename Allocator>
+struct purgeable_traits<std::vector<T, Allocator>> {
+  static_assert(std::is_trivially_copyable_v<T>);
+  using view = std::span<const T>;
+  static std::size_t bytes(const std::vector<T, Allocator>& v) { return v.size() * sizeof(T); }
+  static void store(const std::vector<T, Allocator>& v, std::byte* to) {
+    if (!v.empty()) std::memcpy(to, v.data(), bytes(v));
+  }
+  static view load(const std::byte* from, std::size_t bytes) {
+    return {reinterpret_cast<const T*>(from), bytes / sizeof(T)};
+  }
+};
+template <typename Char, typename Traits, typename Allocator>
+struct purgeable_traits<std::basic_string<Char, Traits, Allocator>> {
+  using value = std::basic_string<Char, Traits, Allocator>;
+  using view = std::basic_string_view<Char, Traits>;
+  static std::size_t bytes(const value& v) { return v.size() * sizeof(Char); }
+  static void store(const value& v, std::byte* to) {
+    if (!v.empty()) std::memcpy(to, v.data(), bytes(v));
+  }
+  static view load(const std::byte* from, std::size_t bytes) {
+    return {reinterpret_cast<const Char*>(from), bytes / sizeof(Char)};
+  }
+};
+
+namespace detail {
+
+// Runs of pages out of a few large mappings, in size classes a quarter of a power of two apart. A
+// run that was freed keeps its address, for the next of its class. Not synchronised.
+class page_runs {
+ public:
+  struct run {
+    std::byte* at = nullptr;
+    std::size_t pages = 0;
+    [[nodiscard]] std::size_t bytes() const { return pages * kPage; }
+  };
+  static constexpr std::size_t kPage = 4096;
+
+  page_runs(const Pool& pool, unsigned flags) : pool_(pool), flags_(flags) {}
+
+  // Its contents are anything. Throws std::bad_alloc.
+  run allocate(std::size_t bytes) {
+    const std::size_t wanted = bytes == 0 ? 1 : (bytes + kPage - 1) / kPage;
+    const std::size_t index = class_of(wanted);
+    const std::size_t pages = pages_of(index);
+    if (index >= free_.size()) free_.resize(index + 1);
+    if (!free_[index].empty()) {
+      std::byte* const at = free_[index].back();
+      free_[index].pop_back();
+      return {at, pages};
+    }
+    if (chunks_.empty() || chunks_.back().size() - used_ < pages * kPage) {
+      const std::size_t chunk = pages * kPage > kChunk ? pages * kPage : kChunk;
+      try {
+        chunks_.emplace_back(pool_, chunk, flags_);
+      } catch (const std::system_error&) {
+        throw std::bad_alloc();
+      }
+      used_ = 0;
+    }
+    std::byte* const at = chunks_.back().data() + used_;
+    used_ += pages * kPage;
+    return {at, pages};
+  }
+  void free(run r) { free_[class_of(r.pages)].push_back(r.at); }
+  // Would allocate() give a run of the size of this one?
+  static bool is_for(run r, std::size_t bytes) {
+    return r.at != nullptr &&
+           pages_of(class_of(bytes == 0 ? 1 : (bytes + kPage - 1) / kPage)) == r.pages;
+  }
+
+ private:
+  // Address space mapped at a time; it costs nothing until used.
+  static constexpr std::size_t kChunk = std::size_t{64} << 20;
+
+  // Pages 1 to 4 have a class each, then four classes for each doubling.
+  static std::size_t class_of(std::size_t pages) {
+    if (pages <= 4) return pages - 1;
+    const auto shift = static_cast<unsigned>(std::bit_width(pages - 1)) - 3;
+    return 4 * shift + ((pages - 1) >> shift);
+  }
+  static std::size_t pages_of(std::size_t index) {
+    if (index < 4) return index + 1;
+    const std::size_t shift = index / 4 - 1;
+    return (index % 4 + 5) << shift;
+  }
+
+  const Pool& pool_;
+  unsigned flags_;
+  std::vector<Region> chunks_;
+  std::size_t used_ = 0;
+  std::vector<std::vector<std::byte*>> free_;
+};
+
+}  // namespace detail
+
+struct purgeable_cache_stats {
+  std::uint64_t hits = 0;
+  std::uint64_t misses = 0;     // never there, or lost
+  std::uint64_t lost = 0;       // misses and sweeps that found a value purged
+  std::size_t entries = 0;      // known keys; some may have lost their value unnoticed
+  std::size_t value_bytes = 0;  // their values' sizes
+};
+
+template <typename Key, typename Value, typename Hash = std::hash<Key>,
+          typename Equal = std::equal_to<Key>>
+class purgeable_cache {
+  using traits = purgeable_traits<Value>;
+  struct shard;
+  struct entry;
+
+ public:
+  struct options {
+    int priority = 0;    // of the volatile memory: 0 is purged first
+    unsigned flags = 0;  // of the regions: BUOY_VOLATILE_MAY_COMPRESS
+  };
+
+  explicit purgeable_cache(const Pool& pool, options o = options()) : options_(o) {
+    for (auto& s : shards_) s = std::make_unique<shard>(pool, o.flags);
+  }
+  purgeable_cache(const purgeable_cache&) = delete;
+  purgeable_cache& operator=(const purgeable_cache&) = delete;
+
+  // A value that stays as long as the handle lives.
+  class handle {
+   public:
+    handle(handle&& other) noexcept
+        : cache_(other.cache_),
+          shard_(other.shard_),
+          entry_(std::exchange(other.entry_, nullptr)) {}
+    handle& operator=(handle&& other) noexcept {
+      std::swap(cache_, other.cache_);
+      std::swap(shard_, other.shard_);
+      std::swap(entry_, other.entry_);
+      return *this;
+    }
+    ~handle() {
+      if (entry_ != nullptr) cache_->release(*shard_, *entry_);
+    }
+    [[nodiscard]] typename traits::view view() const {
+      return traits::load(entry_->run.at, entry_->bytes);
+    }
+
+   private:
+    friend purgeable_cache;
+    handle(purgeable_cache& cache, shard& s, entry& e) : cache_(&cache), shard_(&s), entry_(&e) {}
+    purgeable_cache* cache_;
+    shard* shard_;
+    entry* entry_;
+  };
+
+  // The value, made by `loader(key)` if it is not there. Throws what the loader throws, and
+  // std::bad_alloc.
+  template <typename Loader>
+  [[nodiscard]] handle get(const Key& key, Loader&& loader) {
+    shard& s = shard_of(key);
+    std::unique_lock lock(s.mutex);
+    entry* e = nullptr;
+    for (;;) {
+      e = &s.find_or_make(key);
+      if (!e->is_loading) break;
+      s.loaded.wait(lock);
+    }
+    if (try_hold(s, *e)) {
+      ++s.hits;
+      return handle(*this, s, *e);
+    }
+    ++s.misses;
+    // Nobody else touches an entry that is being loaded.
+    e->is_loading = true;
+    s.drop_oldest_if_lost();
+    lock.unlock();
+    try {
+      const Value value = std::forward<Loader>(loader)(key);
+      lock.lock();
+      make_room(s, *e, traits::bytes(value));
+      lock.unlock();
+      traits::store(value, e->run.at);
+    } catch (...) {
+      if (!lock.owns_lock()) lock.lock();
+      s.forget(*e);
+      s.loaded.notify_all();
+      throw;
+    }
+    lock.lock();
+    e->is_loading = false;
+    e->is_filled = true;
+    e->handles = 1;
+    s.value_bytes += e->bytes;
+    s.loaded.notify_all();
+    return handle(*this, s, *e);
+  }
+  // The value if it is there and whole.
+  [[nodiscard]] std::optional<handle> find(const Key& key) {
+    shard& s = shard_of(key);
+    const std::lock_guard lock(s.mutex);
+    const auto it = s.entries.find(key);
+    if (it == s.entries.end() || it->second.is_loading || !try_hold(s, it->second)) {
+      ++s.misses;
+      return std::nullopt;
+    }
+    ++s.hits;
+    return handle(*this, s, it->second);
+  }
+  // Forgets the key, unless it is held or being loaded; whether it did.
+  bool erase(const Key& key) {
+    shard& s = shard_of(key);
+    const std::lock_guard lock(s.mutex);
+    const auto it = s.entries.find(key);
+    if (it == s.entries.end() || it->second.is_loading || it->second.handles != 0) return false;
+    s.forget(it->second);
+    return true;
+  }
+
+  [[nodiscard]] purgeable_cache_stats stats() const {
+    purgeable_cache_stats sum;
+    for (const auto& s : shards_) {
+      const std::lock_guard lock(s->mutex);
+      sum.hits += s->hits;
+      sum.misses += s->misses;
+      sum.lost += s->lost;
+      sum.entries += s->entries.size();
+      sum.value_bytes += s->value_bytes;
+    }
+    return sum;
+  }
+
+ private:
+  static constexpr std::size_t kShards = 16;
+
+  struct entry {
+    detail::page_runs::run run;
+    std::size_t bytes = 0;
+    unsigned handles = 0;
+    bool is_loading = false;
+    bool is_filled = false;  // as far as is known: its memory may have been purged since
+    const Key* key = nullptr;
+    typename std::list<entry*>::iterator age;
+  };
+
+  struct alignas(64) shard {
+    shard(const Pool& pool, unsigned flags) : runs(pool, flags) {}
+
+    entry& find_or_make(const Key& key) {
+      const auto [it, is_new] = entries.try_emplace(key);
+      if (is_new) {
+        it->second.key = &it->first;
+        it->second.age = by_age.insert(by_age.begin(), &it->second);
+      }
+      return it->second;
+    }
+    void note_lost(entry& e) {
+      e.is_filled = false;
+      value_bytes -= e.bytes;
+      ++lost;
+    }
+    void forget(entry& e) {
+      if (e.is_filled) value_bytes -= e.bytes;
+      // What is free stays as volatile as it was.
+      if (e.run.at != nullptr) runs.free(e.run);
+      by_age.erase(e.age);
+      entries.erase(entries.find(*e.key));
+    }
+    // Values are purged in the order of their last use, so the lost ones are the oldest: each miss
+    // clears away up to two of them.
+    void drop_oldest_if_lost() {
+      for (int i = 0; i < 2 && !by_age.empty(); ++i) {
+        entry& e = *by_age.back();
+        if (e.is_loading || e.handles != 0 || !e.is_filled) return;
+        unsigned char state = 0;
+        if (buoy_residency(e.run.at, detail::page_runs::kPage, &state) != 0) return;
+        if ((state & ~BUOY_PAGE_VOLATILE) != BUOY_PAGE_PURGED) return;
+        note_lost(e);
+        forget(e);
+      }
+    }
+
+    mutable std::mutex mutex;
+    std::condition_variable loaded;
+    std::unordered_map<Key, entry, Hash, Equal> entries;
+    std::list<entry*> by_age;  // last used first
+    detail::page_runs runs;
+    std::uint64_t hits = 0;
+    std::uint64_t misses = 0;
+    std::uint64_t lost = 0;
+    std::size_t value_bytes = 0;
+  };
+
+  shard& shard_of(const Key& key) {
+    // The map inside uses the low bits.
+    const std::size_t h = Hash{}(key)*std::size_t{0x9e3779b97f4a7c15U};
+    return *shards_[h >> (sizeof h * 8 - 4)];
+  }
+
+  // Another handle on what is there; false if there is nothing.
+  bool try_hold(shard& s, entry& e) {
+    if (!e.is_filled) return false;
+    if (e.handles == 0) {
+      int purged = 0;
+      if (buoy_mark_nonvolatile(e.run.at, e.run.bytes(), &purged) < 0)
+        detail::throw_errno("buoy_mark_nonvolatile");
+      if (purged != 0) {
+        s.note_lost(e);
+        return false;
+      }
+    }
+    ++e.handles;
+    s.by_age.splice(s.by_age.begin(), s.by_age, e.age);
+    return true;
+  }
+  // A run that nobody may purge, for a value of so many bytes.
+  void make_room(shard& s, entry& e, std::size_t bytes) {
+    if (!detail::page_runs::is_for(e.run, bytes)) {
+      if (e.run.at != nullptr) s.runs.free(std::exchange(e.run, {}));
+      e.run = s.runs.allocate(bytes);
+    }
+    if (buoy_mark_nonvolatile(e.run.at, e.run.bytes(), nullptr) < 0)
+      detail::throw_errno("buoy_mark_nonvolatile");
+    e.bytes = bytes;
+    s.by_age.splice(s.by_age.begin(), s.by_age, e.age);
+  }
+  void release(shard& s, entry& e) {
+    const std::lock_guard lock(s.mutex);
+    if (--e.handles == 0) (void)buoy_mark_volatile(e.run.at, e.run.bytes(), options_.priority);
+  }
+
+  options options_;
+  std::array<std::unique_ptr<shard>, kShards> shards_;
+};
+
+}  // namespace v1
+}  // namespace buoy
+
+#endif  // BUOY_PURGEABLE_CACHE_HPP
