@@ -26,7 +26,7 @@ namespace buoy::bench {
 namespace {
 
 constexpr double kPatience = 60;  // seconds: only a hang takes so long
-constexpr Unit kPerPage = {"ns/page", Better::kLower};
+const Unit kPerPage = {"ns/page", Better::kLower};
 
 // What is measured: one task on one backing.
 struct Subject {

@@ -173,6 +173,21 @@ TEST_F(Purgeable, CacheIsSafeUnderThreadsAndReclaim) {
   EXPECT_EQ(wrong, 0);
 }
 
+TEST_F(Purgeable, CacheLoadersMayBuildInPlace) {
+  WordCache cache(pool);
+  const auto in_place = [](std::uint64_t key, WordCache::place& place) {
+    const Words words = make(key);
+    const auto room = place.allocate<std::uint64_t>(words.size());
+    std::copy(words.begin(), words.end(), room.begin());
+  };
+  for (int round = 0; round < 3; ++round) {
+    for (std::uint64_t key = 0; key < 300; ++key)
+      EXPECT_TRUE(is_right(key, cache.get(key, in_place).view()));
+    purge_all();
+  }
+  EXPECT_EQ(cache.stats().lost, 600U);
+}
+
 struct Small {
   int a;
   double b;

@@ -9,7 +9,12 @@
 //   draw(image.view());                       // a std::span<const Pixel>, safe while `image` lives
 //
 // get() runs the loader when the value is not there, one flight at a time for a key: others who
-// want it wait. What the loader throws goes to its caller; the others try themselves.
+// want it wait. What the loader throws goes to its caller; the others try themselves. A loader that
+// takes a second argument builds the value in its place, without a copy:
+//
+//   images.get(path, [&](const std::string& p, auto& place) {
+//     decode_into(p, place.template allocate<Pixel>(width * height));      // a std::span<Pixel>
+//   });
 //
 // Value is a trivially copyable type (its view is a const reference), a std::vector of one, or a
 // std::basic_string; specialize purgeable_traits for others. Values take whole pages: it is for
@@ -201,8 +206,31 @@ class purgeable_cache {
     entry* entry_;
   };
 
-  // The value, made by `loader(key)` if it is not there. Throws what the loader throws, and
-  // std::bad_alloc.
+  // Where a loader builds a value in place.
+  class place {
+   public:
+    // Room for so many; their contents are anything. Call it once.
+    template <typename T>
+    [[nodiscard]] std::span<T> allocate(std::size_t count) {
+      static_assert(std::is_trivially_copyable_v<T>);
+      return {reinterpret_cast<T*>(allocate_bytes(count * sizeof(T))), count};
+    }
+
+   private:
+    friend purgeable_cache;
+    place(purgeable_cache& cache, shard& s, entry& e) : cache_(cache), shard_(s), entry_(e) {}
+    std::byte* allocate_bytes(std::size_t bytes) {
+      const std::lock_guard lock(shard_.mutex);
+      cache_.make_room(shard_, entry_, bytes);
+      return entry_.run.at;
+    }
+    purgeable_cache& cache_;
+    shard& shard_;
+    entry& entry_;
+  };
+
+  // The value, made by `loader(key)` or `loader(key, place)` if it is not there. Throws what the
+  // loader throws, and std::bad_alloc.
   template <typename Loader>
   [[nodiscard]] handle get(const Key& key, Loader&& loader) {
     shard& s = shard_of(key);
@@ -223,13 +251,15 @@ class purgeable_cache {
     s.drop_oldest_if_lost();
     lock.unlock();
     try {
-      const Value value = std::forward<Loader>(loader)(key);
-      lock.lock();
-      make_room(s, *e, traits::bytes(value));
-      lock.unlock();
-      traits::store(value, e->run.at);
+      place p(*this, s, *e);
+      if constexpr (std::is_invocable_v<Loader&, const Key&, place&>) {
+        loader(key, p);
+      } else {
+        const Value value = loader(key);
+        traits::store(value, p.allocate_bytes(traits::bytes(value)));
+      }
     } catch (...) {
-      if (!lock.owns_lock()) lock.lock();
+      lock.lock();
       s.forget(*e);
       s.loaded.notify_all();
       throw;

@@ -28,14 +28,22 @@ class Budget {
 
   void set_limit(PageCount limit) {
     ceiling_.store(limit.value(), std::memory_order_relaxed);
+    reclaim_ceiling_.store(limit.value(), std::memory_order_relaxed);
     limit_.store(limit.value(), std::memory_order_relaxed);
   }
-  // Shrinking takes two steps: from begin on nothing is charged above `target`; finish makes it
-  // the limit once no more is used (false: more is), cancel goes back to the old limit.
+  // Shrinking takes two steps: from begin on nothing but reclaim, which frees more than it takes, is
+  // charged above `target`; finish makes it the limit once no more is used (false: more is), cancel
+  // goes back to the old limit.
   void begin_shrink(PageCount target) { ceiling_.store(target.value(), std::memory_order_relaxed); }
   [[nodiscard]] bool finish_shrink() {
     const PageCount target(ceiling_.load(std::memory_order_relaxed));
     if (used() > target) return false;
+    // From here on reclaim obeys it, too; what was charged just before is seen, or seen to.
+    reclaim_ceiling_.store(target.value(), std::memory_order_seq_cst);
+    if (used_.load(std::memory_order_seq_cst) > target.value()) {
+      reclaim_ceiling_.store(limit().value(), std::memory_order_relaxed);
+      return false;
+    }
     limit_.store(target.value(), std::memory_order_relaxed);
     return true;
   }
@@ -58,12 +66,18 @@ class Budget {
   }
 
   [[nodiscard]] bool try_charge(PageCount n, Charge kind = Charge::kOrdinary) {
-    const std::uint64_t highest =
-        kind == Charge::kReclaim ? ceiling().value() : ceiling().value() - reserve().value();
+    const std::uint64_t highest = kind == Charge::kReclaim
+                                      ? reclaim_ceiling_.load(std::memory_order_relaxed)
+                                      : ceiling().value() - reserve().value();
     std::uint64_t used = used_.load(std::memory_order_relaxed);
     do {
       if (used + n.value() > highest) return false;
-    } while (!used_.compare_exchange_weak(used, used + n.value(), std::memory_order_relaxed));
+    } while (!used_.compare_exchange_weak(used, used + n.value(), std::memory_order_seq_cst));
+    if (kind == Charge::kReclaim &&
+        used + n.value() > reclaim_ceiling_.load(std::memory_order_seq_cst)) {
+      uncharge(n);  // a shrink finished meanwhile
+      return false;
+    }
     std::uint64_t peak = peak_.load(std::memory_order_relaxed);
     while (used + n.value() > peak &&
            !peak_.compare_exchange_weak(peak, used + n.value(), std::memory_order_relaxed)) {
@@ -89,6 +103,7 @@ class Budget {
 
   std::atomic<std::uint64_t> limit_{0};    // what users see
   std::atomic<std::uint64_t> ceiling_{0};  // what charges obey; below the limit while shrinking
+  std::atomic<std::uint64_t> reclaim_ceiling_{0};  // what reclaim obeys; the limit while shrinking
   std::atomic<std::uint64_t> used_{0};
   std::atomic<std::uint64_t> peak_{0};
 };

@@ -12,6 +12,7 @@
 
 #include <sys/mman.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
@@ -41,6 +42,8 @@ class ExtentMap {
   ExtentMap& operator=(const ExtentMap&) = delete;
   ~ExtentMap() {
     if (data_ != nullptr) sys::unmap(data_, capacity_ * sizeof(Extent));
+    for (const Outgrown& o : outgrown_)
+      if (o.data != nullptr) sys::unmap(o.data, o.capacity * sizeof(Extent));
   }
 
   // Nothing has a value afterwards; the memory goes back to the system, the room stays.
@@ -63,6 +66,7 @@ class ExtentMap {
     if (data_ != nullptr) {
       std::memcpy(static_cast<void*>(fresh), data_, size_ * sizeof(Extent));
       (void)sys::advise(data_, capacity_ * sizeof(Extent), MADV_DONTNEED);
+      outgrown_[n_outgrown_++] = {data_, capacity_};
     }
     data_ = fresh;
     capacity_ = wanted;
@@ -227,6 +231,12 @@ class ExtentMap {
   Extent* data_ = nullptr;
   std::size_t size_ = 0;
   std::size_t capacity_ = 0;
+  struct Outgrown {
+    Extent* data = nullptr;
+    std::size_t capacity = 0;
+  };
+  std::array<Outgrown, 32> outgrown_{};  // each at least twice as large as the one before
+  std::size_t n_outgrown_ = 0;
   std::atomic<std::uint32_t> changes_{0};  // odd: in the middle of one
 };
 

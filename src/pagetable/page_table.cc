@@ -16,6 +16,13 @@ Status PageTable::create() {
   return {};
 }
 
+PageTable::~PageTable() {
+  if (order_ == nullptr) return;
+  sys::unmap(order_, sizeof(Ordered) * kMaxRegions);
+  // The slab does not destroy what it holds; a region's maps have memory of their own.
+  for (std::uint32_t i = 1; i < regions_.high_water(); ++i) regions_.at(i).~Region();
+}
+
 Region* PageTable::find_region(Vpn v) const {
   for (;;) {
     const std::uint32_t before = sequence_.load(std::memory_order_acquire);

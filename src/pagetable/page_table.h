@@ -21,6 +21,11 @@ class PageTable {
  public:
   using RegionLock = Mutex<LockRank::kRegions>;
 
+  PageTable() = default;
+  ~PageTable();
+  PageTable(const PageTable&) = delete;
+  PageTable& operator=(const PageTable&) = delete;
+
   // Room for so many leaves (2 MiB of touched address space each) and regions.
   [[nodiscard]] Status create();
 

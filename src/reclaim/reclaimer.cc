@@ -299,12 +299,16 @@ void Reclaimer::wake() {
 void Reclaimer::background_body(void* self) { static_cast<Reclaimer*>(self)->run_background(); }
 
 void Reclaimer::run_background() {
+  constexpr unsigned kRoundsPerTidy = 16;
+  unsigned rounds = 0;
   while (!stop_.load(std::memory_order_relaxed)) {
     const std::uint32_t seen = wake_word_.load(std::memory_order_acquire);
     bool idle = context_.budget.is_above_high();
     while (!idle && !stop_.load(std::memory_order_relaxed)) {
       const GatePass pass(context_.gate);
-      const PageCount freed = reclaim(PageCount(kMostPerSqueeze), ReclaimKind::kBackground);
+      PageCount freed = reclaim(PageCount(kMostPerSqueeze), ReclaimKind::kBackground);
+      // What the pool lost to sparse pageblocks comes back in steps, between the others.
+      if (++rounds % kRoundsPerTidy == 0) freed += context_.swap->tidy();
       // Nothing to get: wait to be poked rather than spin.
       idle = freed.is_zero() || context_.budget.is_above_high();
     }

@@ -1,5 +1,6 @@
 #include "swap/swap_stack.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <string_view>
 #include <utility>
@@ -172,9 +173,19 @@ PageCount SwapStack::write_back(PageCount goal) {
   return freed;
 }
 
+PageCount SwapStack::tidy() {
+  Tiers& t = *tiers_;
+  const PageCount taken = t.arena.taken();
+  const PageCount idle = taken - std::min(taken, t.pool.frames());
+  constexpr unsigned kMostBlocks = 2;  // 2 MiB of copying each: a step, not a stall
+  if (idle.value() > kPagesPerBlock + taken.value() / 8) return t.pool.evacuate_blocks(kMostBlocks);
+  return {};
+}
+
 PageCount SwapStack::compact() {
-  const PageCount freed = tiers_->pool.compact();
-  tiers_->arena.trim();
+  PageCount freed = tiers_->pool.compact();
+  constexpr unsigned kMostBlocks = 8;
+  freed += tiers_->pool.evacuate_blocks(kMostBlocks);
   if (tiers_->file != nullptr) tiers_->file->trim();
   return freed;
 }

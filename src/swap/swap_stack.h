@@ -73,6 +73,9 @@ class SwapStack {
   PageCount write_back(PageCount goal);
   // Moves objects together and gives empty zspages' frames back to the arena; frames freed.
   PageCount compact();
+  // A bounded step of the same, if the arena holds much more than the pool needs: for the
+  // background. Pages given back to the budget.
+  PageCount tidy();
   [[nodiscard]] bool has_file() const;
 
   [[nodiscard]] SwapStats stats() const;

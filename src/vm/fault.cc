@@ -59,12 +59,17 @@ bool needs_frame(Pte p) {
   }
 }
 
+// Among the reasons for a bus error, which are errno values: it is poison that will raise it.
+constexpr int kPoisoned = -1;
+
 }  // namespace
 
 mmu::Verdict Vm::on_fault(const mmu::Fault& fault) {
   context_.counters.add(Event::pgfault);
   int lost = 0;
   const mmu::Verdict verdict = handle(fault, &lost);
+  // Tried again, the access meets the poison; or memory, if the mark was withdrawn meanwhile.
+  if (lost == kPoisoned) return mmu::Verdict::kResolved;
   if (verdict == mmu::Verdict::kBusError && lost != 0) {
     sys::Line line;
     line.text("SIGBUS at ").hex(fault.address);
@@ -93,6 +98,9 @@ mmu::Verdict Vm::handle(const mmu::Fault& fault, int* lost) {
         return mmu::Verdict::kResolved;
       case Step::kForeign:
         return mmu::Verdict::kForeign;
+      case Step::kPoisoned:
+        *lost = kPoisoned;
+        return mmu::Verdict::kBusError;
       case Step::kPurged:
         return mmu::Verdict::kBusError;
       case Step::kLost:
@@ -153,9 +161,9 @@ Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) 
       case PteState::kPurged:
         if (!locked.region().is(RegionFlags::kPurgedReadsZero)) {
           // Here, where nobody can be withdrawing the mark: the poison must go with the state.
-          if (context_.mmu->poison(locked.region().reservation, fault.vpn))
-            locked.set(i, p.with(Pte::kPoisoned));
-          return Step::kPurged;
+          if (!context_.mmu->poison(locked.region().reservation, fault.vpn)) return Step::kPurged;
+          locked.set(i, p.with(Pte::kPoisoned));
+          return Step::kPoisoned;
         }
         if (!locked.forget(i, i + 1, PteState::kEmpty)) return Step::kNoMemory;
         return fill(locked, i, precharge);

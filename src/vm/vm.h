@@ -126,7 +126,7 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   void validate(PageCount arena_pages);
 
  private:
-  enum class Step : std::uint8_t { kDone, kAgain, kForeign, kLost, kPurged, kNoMemory };
+  enum class Step : std::uint8_t { kDone, kAgain, kForeign, kLost, kPurged, kPoisoned, kNoMemory };
   Step resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge);
   Step fill(LockedLeaf& locked, unsigned i, Precharge& precharge);
   Step bring_in(LockedLeaf& locked, unsigned i, Precharge& precharge);

@@ -86,7 +86,7 @@ Pte SoftVm::pte(Vpn page) const {
 }
 
 std::string SoftVm::drawn(PageRun run) const {
-  constexpr std::string_view kLetters = "-.mlcszLP";
+  constexpr std::string_view kLetters = "-.mlcszLPa";
   std::string picture;
   for (Vpn page = run.first; page < run.end(); ++page)
     picture += kLetters[static_cast<std::size_t>(pte(page).state())];

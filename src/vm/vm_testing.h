@@ -56,7 +56,8 @@ class SoftVm {
   [[nodiscard]] bool reads_zeros(Vpn page) { return holds(page, PageImage()); }
   // What its page table says, without a fault and whatever the program may do.
   [[nodiscard]] Pte pte(Vpn page) const;
-  // A letter a page:  - hole  . empty  m mapped  l lazily freed  c clean  s standby  z swapped
+  // A letter a page:  - hole  . empty  m mapped  l lazily freed  a the same, taken away  c clean
+  // s standby  z swapped
   [[nodiscard]] std::string drawn(PageRun run) const;
 
   // ---- Reclaim --------------------------------------------------------------------------------

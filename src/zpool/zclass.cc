@@ -198,6 +198,40 @@ std::uint32_t Zclass::compact_step(ZpoolParts& parts, bool* go_on) {
   return from;
 }
 
+// ---------------------------------------------------------------- migration
+
+bool Zclass::migrate_frame(ZpoolParts& parts, std::uint32_t zspage, unsigned f, Pfn old_frame,
+                           Pfn fresh) {
+  const Guard guard(lock_);
+  Zspage& z = parts.zspages.at(zspage);
+  if (z.class_index != index_ || z.group == kGroupNone || f >= size().frames ||
+      z.frames[f] != old_frame)
+    return false;
+  // Readers pin their object, not the zspage: with every object pinned, nobody looks at the frame.
+  // What is pinned already cannot be waited for here.
+  unsigned slot = 0;
+  bool all = true;
+  for (; slot < z.untouched && all; ++slot) {
+    const std::uint32_t header = read_header(parts, z, slot);
+    HandleWord word;
+    if (is_taken(header)) all = parts.handles.try_pin(Handle(header >> 1), &word);
+  }
+  const unsigned pinned_end = all ? slot : slot - 1;
+  if (all) {
+    std::memcpy(parts.arena.pointer(fresh), parts.arena.pointer(old_frame), kPageSize);
+    parts.arena.page(fresh).owner_word.store(std::uint64_t{zspage} << 3 | f,
+                                             std::memory_order_release);
+    z.frames[f] = fresh;
+  }
+  for (slot = 0; slot < pinned_end; ++slot) {
+    const std::uint32_t header = read_header(parts, z, slot);
+    if (!is_taken(header)) continue;
+    const Handle handle(header >> 1);
+    parts.handles.unpin(handle, parts.handles.load(handle));
+  }
+  return all;
+}
+
 // ---------------------------------------------------------------- looking at it
 
 ZclassCounts Zclass::counts() const {

@@ -136,6 +136,63 @@ PageCount Zpool::compact() {
   return freed;
 }
 
+// The block whose emptying costs least and that the free frames of others can take; or none.
+bool Zpool::find_sparsest_block(std::uint32_t* block) const {
+  const frames::ArenaStats stats = parts_.arena.stats();
+  // Worth it from a block's worth of free frames on, and an eighth of all.
+  if (stats.free.value() < kPagesPerBlock + stats.taken.value() / 8) return false;
+  std::uint64_t most_free = 0;
+  for (std::uint32_t b = 0; b < parts_.arena.block_span(); ++b) {
+    const std::uint64_t free = parts_.arena.block_free_frames(b).value();
+    if (free <= most_free || free >= kPagesPerBlock) continue;
+    most_free = free;
+    *block = b;
+  }
+  return most_free >= kPagesPerBlock / 4 &&
+         stats.free.value() - most_free >= kPagesPerBlock - most_free;
+}
+
+PageCount Zpool::evacuate_blocks(unsigned most) {
+  const PageCount before = parts_.arena.taken();
+  std::uint32_t block = 0;
+  for (unsigned n = 0; n < most; ++n) {
+    parts_.arena.drain_caches();
+    if (!find_sparsest_block(&block) || !evacuate(block)) break;
+  }
+  parts_.arena.trim();
+  const PageCount after = parts_.arena.taken();
+  return after < before ? before - after : PageCount();
+}
+
+// Moves every frame of ours out of the block. False: some would not go.
+bool Zpool::evacuate(std::uint32_t block) {
+  const frames::FrameRequest request{Order(0), frames::MigrateType::kMovable,
+                                     frames::FrameOwner::kZpool, Charge::kReclaim};
+  Counters& counters = parts_.arena.counters();
+  for (unsigned i = 0; i < kPagesPerBlock; ++i) {
+    const Pfn old_frame(block * static_cast<std::uint32_t>(kPagesPerBlock) + i);
+    const frames::PageWord word = parts_.arena.page(old_frame).load();
+    if (word.state() != frames::PageState::kAllocated) continue;
+    if (word.owner() != frames::FrameOwner::kZpool) return false;
+    Pfn fresh;
+    if (!parts_.arena.try_allocate_frames(request, &fresh, 1)) return false;
+    bool moved = false;
+    if (fresh.block() != block) {
+      const std::uint64_t owner =
+          parts_.arena.page(old_frame).owner_word.load(std::memory_order_acquire);
+      const auto zspage = static_cast<std::uint32_t>(owner >> 3);
+      const unsigned class_index = parts_.zspages.at(zspage).class_index;
+      moved = classes_[class_index].migrate_frame(parts_, zspage, static_cast<unsigned>(owner & 7U),
+                                                  old_frame, fresh);
+    }
+    counters.add(moved ? Event::pgmigrate_success : Event::pgmigrate_fail);
+    parts_.arena.release_frames(moved ? &old_frame : &fresh, 1);
+    // The allocator sees no fuller block any more: no point in going on.
+    if (!moved && fresh.block() == block) return false;
+  }
+  return true;
+}
+
 // ---------------------------------------------------------------- looking at it
 
 ZpoolStats Zpool::stats() const {

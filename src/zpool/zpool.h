@@ -112,6 +112,9 @@ class Zpool {
   // Moves objects out of sparse zspages and gives those back; frames given back to the arena.
   // Pinned objects stay. Locks one class at a time, a zspage's worth at most.
   PageCount compact();
+  // Empties the arena's sparsest pageblocks, at most `most`, by moving the pool's frames into
+  // fuller ones; the arena gives empty blocks back to the budget. Frames given back.
+  PageCount evacuate_blocks(unsigned most);
 
   [[nodiscard]] ZpoolStats stats() const;
   [[nodiscard]] std::uint32_t live_handles() const { return parts_.handles.live(); }
@@ -123,6 +126,8 @@ class Zpool {
   void validate();
 
  private:
+  [[nodiscard]] bool find_sparsest_block(std::uint32_t* block) const;
+  [[nodiscard]] bool evacuate(std::uint32_t block);
   template <typename T, typename... Args>
   friend Result<T*> frames::place(Args&&... args);
   template <typename T>

@@ -1,0 +1,459 @@
+// ctest: labels=soft
+//
+// Lazily freed memory, in every state a page of the range may be in, and what loads, stores, pins,
+// reclaim and devices make of it afterwards.
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <string>
+#include <vector>
+
+#include "pagetable/folio.h"
+#include "vm/vm_testing.h"
+
+namespace buoy {
+namespace {
+
+using Touch = SoftVm::Touch;
+constexpr PageCount kOne(1);
+
+constexpr std::uint32_t kSeed = 4 * 1000 + 1;  // compressible; of no page's own image
+
+PageRun sub(PageRun run, std::uint64_t first, std::uint64_t count) {
+  return {run.first + PageCount(first), PageCount(count)};
+}
+std::string repeated(char letter, std::size_t n) { return std::string(n, letter); }
+
+class SoftLazyFree : public testing::Test {
+ protected:
+  void TearDown() override { soft_.validate(); }
+  PageRun map_filled(std::uint64_t pages, RegionFlags flags = RegionFlags::kNone) {
+    const PageRun run = soft_.map(pages, flags);
+    soft_.fill(run);
+    return run;
+  }
+  void free(PageRun run) { EXPECT_EQ(soft_.vm().free_lazily(run).code(), 0); }
+  // Discards all that is lazily freed and may go.
+  void discard_all() {
+    (void)soft_.reclaim(std::max<std::uint64_t>(soft_.context().lazyfree_pages(), 1));
+  }
+  [[nodiscard]] unsigned order_of(Vpn page) const { return soft_.pte(page).order().value(); }
+
+  SoftVm soft_;
+};
+
+// ---- What it means ----------------------------------------------------------------------------
+
+TEST_F(SoftLazyFree, OldBytesUntilReclaimedZerosAfter) {
+  const PageRun run = map_filled(8);
+  free(run);
+  EXPECT_EQ(soft_.drawn(run), "llllllll");
+  EXPECT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  EXPECT_EQ(soft_.drawn(run), "llllllll");  // a load changes nothing
+  discard_all();
+  EXPECT_EQ(soft_.drawn(run), "........");
+  for (Vpn page = run.first; page < run.end(); ++page) EXPECT_TRUE(soft_.reads_zeros(page));
+  EXPECT_EQ(soft_.count(Event::pglazyfree), 8U);
+  EXPECT_EQ(soft_.count(Event::pglazyfreed), 8U);
+  EXPECT_EQ(soft_.count(Event::pswpout), 0U);
+}
+
+TEST_F(SoftLazyFree, AStoreKeepsTheWholePage) {
+  const PageRun run = map_filled(8);
+  free(run);
+  PageImage expected = SoftVm::image_of(run.first);
+  expected.set_part(3, kSeed);
+  ASSERT_EQ(soft_.store_part(run.first, 3, kSeed), Touch::kDone);
+  discard_all();
+  EXPECT_EQ(soft_.vm().page_out(run).code(), 0);
+  EXPECT_TRUE(soft_.holds(run.first, expected));
+  EXPECT_GE(soft_.count(Event::pglazyunfreed), 1U);
+}
+
+TEST_F(SoftLazyFree, AStoreAfterTheDiscardStartsFromZeros) {
+  const PageRun run = map_filled(1);
+  free(run);
+  discard_all();
+  PageImage expected;
+  expected.set_part(3, kSeed);
+  ASSERT_EQ(soft_.store_part(run.first, 3, kSeed), Touch::kDone);
+  EXPECT_TRUE(soft_.holds(run.first, expected));
+}
+
+TEST_F(SoftLazyFree, ReuseTakesItBackWithoutAFault) {
+  const PageRun run = map_filled(64);
+  free(run);
+  const std::uint64_t faults = soft_.count(Event::pgfault);
+  EXPECT_EQ(soft_.vm().reuse(run).code(), 0);
+  EXPECT_EQ(soft_.drawn(run), repeated('m', 64));
+  EXPECT_EQ(soft_.store_part(run.first, 0, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.count(Event::pgfault), faults);
+  discard_all();
+  EXPECT_TRUE(soft_.holds(run.first + kOne, SoftVm::image_of(run.first + kOne)));
+}
+
+TEST_F(SoftLazyFree, ItStaysLazyWithNoSwapTierAtAll) {
+  // No arena block fits beside this: nothing can be swapped, but lazily freed memory can go.
+  SoftVmOptions options;
+  options.budget = PageCount(400);
+  SoftVm tight(options);
+  const PageRun old = tight.map(200);
+  tight.fill(old);
+  ASSERT_TRUE(tight.vm().free_lazily(old).ok());
+  EXPECT_TRUE(tight.holds(old.first, SoftVm::image_of(old.first)));
+  const PageRun fresh = tight.map(200);
+  tight.fill(fresh);
+  for (Vpn page = fresh.first; page < fresh.end(); ++page)
+    EXPECT_TRUE(tight.holds(page, SoftVm::image_of(page)));
+  EXPECT_GT(tight.count(Event::pglazyfreed), 0U);
+  tight.validate();
+}
+
+TEST_F(SoftLazyFree, DiscardAndUnmapDropIt) {
+  const PageRun run = map_filled(8);
+  free(run);
+  EXPECT_TRUE(soft_.vm().discard(sub(run, 0, 4)).ok());
+  EXPECT_TRUE(soft_.vm().unmap(sub(run, 4, 4)).ok());
+  EXPECT_EQ(soft_.drawn(run), "....----");
+  EXPECT_EQ(soft_.count(Event::pglazydropped), 8U);
+}
+
+// ---- Each state of a page ---------------------------------------------------------------------
+
+TEST_F(SoftLazyFree, EmptyPagesStayEmpty) {
+  const PageRun run = soft_.map(8);
+  free(run);
+  EXPECT_EQ(soft_.context().table.find_leaf(run.first), nullptr);
+  EXPECT_EQ(soft_.count(Event::pglazyfree), 0U);
+}
+
+TEST_F(SoftLazyFree, StandbyPagesGoAtOnce) {
+  const PageRun run = map_filled(8);
+  soft_.age_to_standby(run);
+  ASSERT_EQ(soft_.drawn(run), "ssssssss");
+  const PageCount used = soft_.context().budget.used();
+  free(run);
+  EXPECT_EQ(soft_.drawn(run), "........");
+  EXPECT_EQ(soft_.context().budget.used(), used - PageCount(8));
+  EXPECT_TRUE(soft_.reads_zeros(run.first));
+}
+
+TEST_F(SoftLazyFree, CompressedCopiesGoAtOnce) {
+  const PageRun run = map_filled(8);
+  ASSERT_TRUE(soft_.vm().page_out(run).ok());
+  ASSERT_EQ(soft_.drawn(run), "zzzzzzzz");
+  EXPECT_EQ(soft_.context().swap->stats().compressed_pages, 8U);
+  free(run);
+  EXPECT_EQ(soft_.drawn(run), "........");
+  EXPECT_EQ(soft_.context().swap->stats().compressed_pages, 0U);
+  EXPECT_TRUE(soft_.reads_zeros(run.first));
+}
+
+TEST_F(SoftLazyFree, CleanPagesLoseTheirCopyAndBecomeLazy) {
+  const PageRun run = map_filled(1);
+  ASSERT_TRUE(soft_.vm().page_out(run).ok());
+  ASSERT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  ASSERT_EQ(soft_.drawn(run), "c");
+  free(run);
+  EXPECT_EQ(soft_.drawn(run), "l");
+  EXPECT_EQ(soft_.context().swap->stats().compressed_pages, 0U);
+  EXPECT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  discard_all();
+  EXPECT_TRUE(soft_.reads_zeros(run.first));
+}
+
+// Write-protected because it is still compressed is not the same as lazily freed.
+TEST_F(SoftLazyFree, CleanPagesAreNotTakenForLazyOnes) {
+  const PageRun run = map_filled(1);
+  ASSERT_TRUE(soft_.vm().page_out(run).ok());
+  ASSERT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  ASSERT_EQ(soft_.drawn(run), "c");
+  (void)soft_.reclaim(1000);
+  EXPECT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  EXPECT_EQ(soft_.count(Event::pglazyfreed), 0U);
+}
+
+TEST_F(SoftLazyFree, StaleShadowsGoAtOnce) {
+  SoftVmOptions options;
+  options.preferred_return = mmu::Return::kCopied;
+  SoftVm copying(options);
+  const PageRun run = copying.map(1);
+  copying.fill(run);
+  copying.age_to_standby(run);
+  ASSERT_TRUE(copying.holds(run.first, SoftVm::image_of(run.first)));
+  ASSERT_TRUE(copying.pte(run.first).has(Pte::kInShadow));
+  ASSERT_TRUE(copying.vm().free_lazily(run).ok());
+  EXPECT_EQ(copying.drawn(run), "l");
+  EXPECT_FALSE(copying.mmu().is_in_shadow(run.first));
+  copying.validate();
+}
+
+TEST_F(SoftLazyFree, PinnedPagesStayOrdinary) {
+  const PageRun run = map_filled(2);
+  ASSERT_TRUE(soft_.vm().pin(sub(run, 0, 1), PinFor::kReading).ok());
+  free(run);
+  EXPECT_EQ(soft_.drawn(run), "ml");
+  ASSERT_TRUE(soft_.vm().unpin(sub(run, 0, 1), Dirtied::kNo).ok());
+}
+
+TEST_F(SoftLazyFree, APinForReadingKeepsALazyPageUntilItEnds) {
+  const PageRun run = map_filled(1);
+  free(run);
+  ASSERT_TRUE(soft_.vm().pin(run, PinFor::kReading).ok());
+  ASSERT_EQ(soft_.drawn(run), "l");
+  discard_all();
+  EXPECT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  ASSERT_TRUE(soft_.vm().unpin(run, Dirtied::kNo).ok());
+  EXPECT_EQ(soft_.drawn(run), "l");  // clean with an extra reference: looked at later
+  discard_all();
+  EXPECT_TRUE(soft_.reads_zeros(run.first));
+}
+
+TEST_F(SoftLazyFree, APinForWritingTakesItBack) {
+  const PageRun run = map_filled(1);
+  free(run);
+  ASSERT_TRUE(soft_.vm().pin(run, PinFor::kWriting).ok());
+  EXPECT_EQ(soft_.drawn(run), "m");
+  ASSERT_TRUE(soft_.vm().unpin(run, Dirtied::kNo).ok());
+}
+
+TEST_F(SoftLazyFree, LockedPagesAreRefusedAndTheRestIsDone) {
+  const PageRun run = map_filled(3);
+  ASSERT_TRUE(soft_.vm().lock(sub(run, 1, 1), false).ok());
+  EXPECT_EQ(soft_.vm().free_lazily(run).code(), EINVAL);
+  EXPECT_EQ(soft_.drawn(run), "lml");
+  discard_all();
+  EXPECT_TRUE(soft_.holds(run.first + kOne, SoftVm::image_of(run.first + kOne)));
+}
+
+TEST_F(SoftLazyFree, ALockAfterwardsKeepsIt) {
+  const PageRun run = map_filled(1);
+  free(run);
+  ASSERT_TRUE(soft_.vm().lock(run, false).ok());
+  discard_all();
+  EXPECT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  ASSERT_TRUE(soft_.vm().unlock(run).ok());
+  discard_all();
+  EXPECT_TRUE(soft_.reads_zeros(run.first));
+}
+
+TEST_F(SoftLazyFree, DroppableMemoryMayBeFreedToo) {
+  const PageRun run = map_filled(4, RegionFlags::kDroppable);
+  free(sub(run, 0, 2));
+  EXPECT_EQ(soft_.drawn(run), "llmm");
+  discard_all();
+  EXPECT_EQ(soft_.drawn(run), "..mm");
+}
+
+TEST_F(SoftLazyFree, AHoleIsToldOfAndTheRestIsDone) {
+  const PageRun run = map_filled(3);
+  ASSERT_TRUE(soft_.vm().unmap(sub(run, 1, 1)).ok());
+  EXPECT_EQ(soft_.vm().free_lazily(run).code(), ENOMEM);
+  EXPECT_EQ(soft_.drawn(run), "l-l");
+}
+
+TEST_F(SoftLazyFree, MarkingTwiceCountsOnce) {
+  const PageRun run = map_filled(4);
+  free(run);
+  free(run);
+  EXPECT_EQ(soft_.count(Event::pglazyfree), 4U);
+}
+
+// ---- Forks ------------------------------------------------------------------------------------
+
+TEST_F(SoftLazyFree, AChildTrapsStoresAnew) {
+  const PageRun run = map_filled(2);
+  free(run);
+  soft_.fork_and_become_child();
+  EXPECT_EQ(soft_.drawn(run), "ll");
+  EXPECT_TRUE(soft_.mmu().is_trapped(run.first));
+  ASSERT_EQ(soft_.store_part(run.first, 0, kSeed), Touch::kDone);
+  discard_all();
+  EXPECT_FALSE(soft_.reads_zeros(run.first));
+}
+
+TEST_F(SoftLazyFree, AParentsLazyPageMayGoWhileAChildSharesIt) {
+  const PageRun run = map_filled(2);
+  free(run);
+  soft_.fork_and_stay();
+  ASSERT_TRUE(soft_.mmu().is_shared(run.first));
+  discard_all();
+  EXPECT_TRUE(soft_.reads_zeros(run.first));
+}
+
+// ---- Folios -----------------------------------------------------------------------------------
+
+TEST_F(SoftLazyFree, ARangeThatCoversAFolioKeepsItWhole) {
+  const PageRun run = map_filled(kPagesPerBlock, RegionFlags::kHuge);
+  ASSERT_EQ(order_of(run.first), kMaxOrder);
+  free(run);
+  EXPECT_EQ(order_of(run.first), kMaxOrder);
+  EXPECT_EQ(soft_.count(Event::folio_split), 0U);
+}
+
+TEST_F(SoftLazyFree, ARangeThatCutsAFolioSplitsItNoFurtherThanItMust) {
+  const PageRun run = map_filled(kPagesPerBlock, RegionFlags::kHuge);
+  free(sub(run, 0, 256));
+  discard_all();
+  EXPECT_EQ(soft_.drawn(sub(run, 254, 4)), "..mm");
+  EXPECT_EQ(order_of(run.first), kMaxOrder - 1);
+  EXPECT_EQ(order_of(run.first + PageCount(256)), kMaxOrder - 1);
+  EXPECT_EQ(soft_.count(Event::folio_split) + soft_.count(Event::folio_split_reclaim), 1U);
+}
+
+TEST_F(SoftLazyFree, AStoreTakesBackTheFolioAndNoMore) {
+  const PageRun run = map_filled(64);
+  const unsigned order = order_of(run.first);
+  ASSERT_GE(order, 1U);
+  free(run);
+  ASSERT_EQ(soft_.store_part(run.first, 0, kSeed), Touch::kDone);
+  const std::size_t folio = std::size_t{1} << order;
+  EXPECT_EQ(soft_.drawn(sub(run, 0, folio)), repeated('m', folio));
+  EXPECT_EQ(soft_.drawn(sub(run, folio, 64 - folio)), repeated('l', 64 - folio));
+}
+
+TEST_F(SoftLazyFree, SequentialStoresTakeBackMoreAndMore) {
+  const PageRun run = map_filled(256);
+  free(run);
+  const std::uint64_t before = soft_.count(Event::pgfault_protect);
+  for (Vpn page = run.first; page < run.end(); ++page)
+    ASSERT_EQ(soft_.store_part(page, 0, kSeed), Touch::kDone);
+  EXPECT_LE(soft_.count(Event::pgfault_protect) - before, 8U);
+}
+
+TEST_F(SoftLazyFree, AWholeBlockIsTakenAwayAndComesBackAsItWas) {
+  const PageRun run = map_filled(2 * kPagesPerBlock);
+  const PageRun block{run.first.block_start() == run.first
+                          ? run.first
+                          : run.first.block_start() + PageCount(kPagesPerBlock),
+                      PageCount(kPagesPerBlock)};
+  free(block);
+  ASSERT_EQ(soft_.drawn(block), repeated('a', kPagesPerBlock));
+  EXPECT_TRUE(soft_.holds(block.first, SoftVm::image_of(block.first)));
+  EXPECT_EQ(soft_.pte(block.first).state(), PteState::kMapped);
+  EXPECT_EQ(soft_.pte(block.first + PageCount(400)).state(), PteState::kLazyAway);
+  discard_all();
+  EXPECT_TRUE(soft_.holds(block.first, SoftVm::image_of(block.first)));
+  EXPECT_TRUE(soft_.reads_zeros(block.first + PageCount(400)));
+}
+
+// ---- Direct I/O -------------------------------------------------------------------------------
+//
+// The program pins, a device writes behind every trap, the program unpins and says so. Into each
+// gap of that sequence goes every combination of a free and a reclaim.
+
+enum class Event3 : std::uint8_t { kFree, kReclaim, kPageOut };
+
+struct Interleaving {
+  unsigned free_at;     // before step 0 (pin), 1 (device), 2 (unpin), 3 (the end)
+  unsigned reclaim_at;  // likewise; where both, the free comes first
+  bool free_first = true;
+};
+
+TEST_F(SoftLazyFree, DirectReadsSurviveEveryInterleaving) {
+  for (unsigned free_at = 0; free_at <= 3; ++free_at) {
+    for (unsigned reclaim_at = 0; reclaim_at <= 3; ++reclaim_at) {
+      for (const bool page_out : {false, true}) {
+        for (const bool reclaim_first : {false, true}) {
+          SCOPED_TRACE(testing::Message() << "free at " << free_at << ", reclaim at " << reclaim_at
+                                          << (page_out ? " by page_out" : "")
+                                          << (reclaim_first ? ", reclaim first" : ""));
+          const PageRun run = map_filled(1);
+          const auto gap = [&](unsigned here) {
+            const auto reclaim = [&] {
+              if (here != reclaim_at) return;
+              if (page_out)
+                EXPECT_TRUE(soft_.vm().page_out(run).ok());
+              else
+                (void)soft_.reclaim(5000);
+            };
+            if (reclaim_first) reclaim();
+            if (here == free_at) free(run);
+            if (!reclaim_first) reclaim();
+          };
+          PageImage read_by_device = SoftVm::image_of(run.first + PageCount(77));
+          const PageImage::Bytes bytes = read_by_device.bytes();
+          gap(0);
+          ASSERT_TRUE(soft_.vm().pin(run, PinFor::kWriting).ok());
+          gap(1);
+          ASSERT_TRUE(soft_.mmu().is_mapped(run.first));
+          soft_.mmu().pin(run.first);
+          ASSERT_TRUE(soft_.mmu().device_store(run.first.address(), bytes.data(), bytes.size()));
+          soft_.mmu().unpin(run.first);
+          gap(2);
+          ASSERT_TRUE(soft_.vm().unpin(run, Dirtied::kYes).ok());
+          gap(3);
+          const bool may_be_gone = free_at == 3;
+          const bool is_there = soft_.holds(run.first, read_by_device);
+          EXPECT_TRUE(is_there || (may_be_gone && soft_.reads_zeros(run.first)));
+          ASSERT_TRUE(soft_.vm().unmap(run).ok());
+          soft_.validate();
+        }
+      }
+    }
+  }
+}
+
+// The same with pins that nobody told us of: pages leave by MOVE alone, which refuses them.
+TEST_F(SoftLazyFree, UnknownPinsSurviveEveryInterleaving) {
+  SoftVmOptions options;
+  options.pins = Pins::kUnknown;
+  SoftVm unknown(options);
+  for (unsigned free_at = 0; free_at <= 2; ++free_at) {
+    for (unsigned reclaim_at = 0; reclaim_at <= 2; ++reclaim_at) {
+      SCOPED_TRACE(testing::Message() << "free at " << free_at << ", reclaim at " << reclaim_at);
+      const PageRun run = unknown.map(1);
+      unknown.fill(run);
+      const auto gap = [&](unsigned here) {
+        if (here == free_at) {
+          EXPECT_TRUE(unknown.vm().free_lazily(run).ok());
+        }
+        if (here == reclaim_at) {
+          (void)unknown.reclaim(5000);
+          EXPECT_TRUE(unknown.vm().page_out(run).ok());
+        }
+      };
+      const PageImage read_by_device = SoftVm::image_of(run.first + PageCount(77));
+      const PageImage::Bytes bytes = read_by_device.bytes();
+      gap(0);
+      // The system call's own access brings the page in, for writing.
+      ASSERT_EQ(unknown.store_part(run.first, 0, kSeed), Touch::kDone);
+      unknown.mmu().pin(run.first);
+      gap(1);
+      ASSERT_TRUE(unknown.mmu().device_store(run.first.address(), bytes.data(), bytes.size()));
+      unknown.mmu().unpin(run.first);
+      if (free_at != 1) {
+        EXPECT_TRUE(unknown.holds(run.first, read_by_device));
+      }
+      gap(2);
+      EXPECT_TRUE(unknown.holds(run.first, read_by_device) ||
+                  (free_at != 0 && unknown.reads_zeros(run.first)));
+      ASSERT_TRUE(unknown.vm().unmap(run).ok());
+      unknown.validate();
+    }
+  }
+}
+
+// ---- Failures at each step --------------------------------------------------------------------
+
+TEST_F(SoftLazyFree, AMarkThatStopsHalfWayLeavesTheRestOrdinary) {
+  const PageRun run = map_filled(8);
+  soft_.mmu().inject({mmu::SoftMmu::Primitive::kProtect, 0, PageCount(3), mmu::Outcome::kNoMemory});
+  free(run);
+  EXPECT_EQ(soft_.drawn(run), "lllmmmmm");
+}
+
+TEST_F(SoftLazyFree, ADiscardThatStopsHalfWayLeavesTheRestLazy) {
+  const PageRun run = map_filled(8);
+  free(run);
+  soft_.mmu().inject({mmu::SoftMmu::Primitive::kDiscard, 0, PageCount(3), mmu::Outcome::kBusy});
+  discard_all();
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    const Vpn page = run.first + PageCount(i);
+    EXPECT_TRUE(soft_.reads_zeros(page) || soft_.holds(page, SoftVm::image_of(page))) << i;
+  }
+}
+
+}  // namespace
+}  // namespace buoy
