@@ -107,7 +107,7 @@ void VolatileMap::await(Extent& e, std::uint64_t flags) {
   for (unsigned spin = 0; Word(seen).has(flags);) {
     if (!Word(seen).has(Word::kAwaited)) {
       e.word.compare_exchange_weak(seen, Word(seen).with(Word::kAwaited).bits(),
-                                   std::memory_order_relaxed, std::memory_order_acquire);
+                                   std::memory_order_acquire, std::memory_order_acquire);
       continue;
     }
     step(Step::kWaiting);
