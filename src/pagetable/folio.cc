@@ -21,13 +21,12 @@ void carve(Leaf& leaf, unsigned first, unsigned end) BUOY_REQUIRES(leaf.lock) {
 }
 
 // Cuts the folio that holds both sides of `at`, if one does.
-bool cut(Leaf& leaf, unsigned at) BUOY_REQUIRES(leaf.lock) {
-  if (at == 0 || at >= kPagesPerBlock) return false;
+void cut(Leaf& leaf, unsigned at) BUOY_REQUIRES(leaf.lock) {
+  if (at == 0 || at >= kPagesPerBlock) return;
   const Folio f = folio_of(leaf, at);
-  if (f.first == at) return false;
+  if (f.first == at) return;
   carve(leaf, f.first, at);
   carve(leaf, at, f.end());
-  return true;
 }
 
 }  // namespace
@@ -42,7 +41,10 @@ void join(Leaf& leaf, unsigned first, Order order) {
 }
 
 unsigned split_at(Leaf& leaf, unsigned begin, unsigned end) {
-  return (cut(leaf, begin) ? 1U : 0U) + (cut(leaf, end) ? 1U : 0U);
+  const unsigned folios = cut_folios(leaf, begin, end);
+  cut(leaf, begin);
+  cut(leaf, end);
+  return folios;
 }
 
 unsigned cut_folios(const Leaf& leaf, unsigned begin, unsigned end) {

@@ -4,6 +4,7 @@
 // mark turns its purged pages into empty ones first, and that is how the program learns of them.
 
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -19,6 +20,9 @@ namespace {
 constexpr PageCount kPurgeWhole(kPagesPerBlock);
 // So many extents may turn out empty in one purge. A hard one never runs out of extents to try.
 constexpr unsigned kMostFruitless = 256;
+// So often a purger yields to another that has what is left: about as long as purging 2 MiB takes.
+// Ordinary memory would be squeezed meanwhile for no reason.
+constexpr unsigned kMostYields = 256;
 }  // namespace
 
 // ---- Marks ------------------------------------------------------------------------------------
@@ -103,9 +107,14 @@ bool Vm::forget_purged(PageRun run) {
 PageCount Vm::purge(PageCount goal, PurgeEffort effort) {
   PageCount freed;
   unsigned purged = 0;
+  unsigned yields = 0;
   for (unsigned fruitless = 0; freed < goal && fruitless < kMostFruitless;) {
     const VolatileMap::Claim claim = volatile_.claim(effort);
-    if (!claim) break;
+    if (!claim) {
+      if (!claim.others_purge || ++yields > kMostYields) break;
+      sys::call(SYS_sched_yield);
+      continue;
+    }
     const PageCount n = purge_extent(claim, goal - freed, &purged);
     freed += n;
     fruitless = n.is_zero() ? fruitless + 1 : 0;

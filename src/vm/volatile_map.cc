@@ -305,6 +305,8 @@ VolatileMap::Claim VolatileMap::claim(PurgeEffort effort) {
   if (effort == PurgeEffort::kGentle &&
       marks_made_in_all() == nothing_at_.load(std::memory_order_acquire))
     return {};
+  Claim none;
+  none.others_purge = true;
   const Guard guard(batch_lock_);
   for (unsigned collected = 0;;) {
     if (batch_effort_ != effort) batch_next_ = batch_size_;
@@ -324,9 +326,9 @@ VolatileMap::Claim VolatileMap::claim(PurgeEffort effort) {
         if (!Word(expected).has_same_generation_as(Word(c.word))) batch_next_ = batch_size_;
         continue;
       }
-      return {c.extent, e.run(), std::max(e.resume, e.first_page()), c.word};
+      return {c.extent, e.run(), std::max(e.resume, e.first_page()), c.word, false};
     }
-    if (++collected > 2) return {};
+    if (++collected > 2) return none;  // others were faster, twice
     const bool is_any = collect(effort);
     if (batch_size_ != 0) continue;
     if (!is_any && effort == PurgeEffort::kGentle) {
@@ -334,7 +336,8 @@ VolatileMap::Claim VolatileMap::claim(PurgeEffort effort) {
       for (const std::uint64_t m : batch_marks_) sum += m;
       nothing_at_.store(sum, std::memory_order_release);
     }
-    return {};
+    none.others_purge = is_any;
+    return none;
   }
 }
 

@@ -111,6 +111,7 @@ class VolatileMap {
     PageRun run;
     Vpn resume;  // where an earlier, partial purge stopped
     std::uint64_t word = 0;
+    bool others_purge = false;  // there is nothing but what others are at work on
     [[nodiscard]] explicit operator bool() const { return extent != 0; }
   };
   // The next extent to purge: lowest priority first, then the oldest mark. kGentle leaves out what
