@@ -58,7 +58,7 @@ Status Pool::open() {
   context_.mmu = mmu_ = *real;
   auto arena = frames::Arena::create(context_.budget, context_.counters, options_.budget);
   if (!arena) return arena.error();
-  arena_ = *arena;
+  context_.arena = arena_ = *arena;
   swap::SwapOptions swap_options;
   swap_options.compressor = options_.compressor;
   swap_options.backing_file = options_.backing_file;

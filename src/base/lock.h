@@ -5,7 +5,9 @@
 // fault on managed memory at any instant.
 //
 // THE RANK TABLE. A thread takes locks in rising rank only; equal ranks never nest, except
-// kLeaf, of which a range operation holds several by rising address. Debug builds check it.
+// kLeaf, of which a range operation holds several by rising address, and kPage, of which a migration
+// holds two: the page that moves, then the fresh one, which nobody else knows yet. Debug builds
+// check it.
 //
 //   rank            guards                                   may be held while taking
 //   kFork           who forks                                everything below
@@ -13,7 +15,8 @@
 //   kLeaf           512 PTEs of one 2 MiB block              all below
 //   kLru            the lists of leaves                      kSlab
 //   kVolatile       extents of volatile marks                kSlab
-//   kSwapFile       the backing file's slots and batches     kZclass and below
+//   kSwapFile       the backing file's slots and batches     kPage and below
+//   kPage           a movable page's owner against migration kZclass and below
 //   kZclass         one size class of the zpool              kZone, kSlab
 //   kZone           the arena's buddy lists and pageblocks   kSlab
 //   kSlab           a metadata slab's growth                 nothing
@@ -52,9 +55,10 @@ enum class LockRank : std::uint8_t {
   kLru = 3,
   kVolatile = 4,
   kSwapFile = 5,
-  kZclass = 6,
-  kZone = 7,
-  kSlab = 8,
+  kPage = 6,
+  kZclass = 7,
+  kZone = 8,
+  kSlab = 9,
 };
 
 namespace lock_order {

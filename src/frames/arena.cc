@@ -19,20 +19,22 @@ constexpr PageCount kBlockPages = PageCount(kPagesPerBlock);
 
 // ---------------------------------------------------------------- life
 
-Result<Arena*> Arena::create(Budget& budget, Counters& counters, ByteSize max_bytes) {
-  if (max_bytes == 0 || max_bytes > (ByteSize{1} << 43)) return Error{EINVAL};
+Result<Arena*> Arena::create(Budget& budget, Counters& counters, const ArenaOptions& options) {
+  if (options.max_bytes == 0 || options.max_bytes > (ByteSize{1} << 43) ||
+      options.reserve_bytes > options.max_bytes)
+    return Error{EINVAL};
   auto arena = place<Arena>(budget, counters);
   if (!arena) return arena;
-  if (const Status s = (*arena)->reserve(max_bytes); !s) {
+  if (const Status s = (*arena)->reserve(options); !s) {
     displace(*arena);
     return s.error();
   }
   return arena;
 }
 
-Status Arena::reserve(ByteSize max_bytes) {
-  const ByteSize least = (max_bytes + kBlockSize - 1) & ~(kBlockSize - 1);
-  ByteSize bytes = std::max(kGenerousBytes, least * 4);
+Status Arena::reserve(const ArenaOptions& options) {
+  const ByteSize least = (options.max_bytes + kBlockSize - 1) & ~(kBlockSize - 1);
+  ByteSize bytes = options.span == Span::kFixed ? least : std::max(kGenerousBytes, least * 4);
   auto range = sys::reserve(bytes, kBlockSize, PROT_READ | PROT_WRITE);
   while (!range && bytes > least) {
     bytes = std::max(least, (bytes / 2) & ~(kBlockSize - 1));
@@ -42,6 +44,8 @@ Status Arena::reserve(ByteSize max_bytes) {
   base_ = *range;
   bytes_ = bytes;
   block_count_ = static_cast<std::uint32_t>(bytes / kBlockSize);
+  reserve_blocks_ =
+      static_cast<std::uint32_t>((options.reserve_bytes + kBlockSize - 1) / kBlockSize);
   if (const Status s = pages_.create(bytes / kPageSize); !s) return s;
   if (const Status s = blocks_.create(block_count_); !s) return s;
   // A hint. Where huge pages are off, blocks are backed page by page and all else stays true.
@@ -60,14 +64,15 @@ void Arena::destroy(Arena* arena) {
 
 void Arena::mark_allocated(Pfn head, const FrameRequest& request) {
   Page& p = page(head);
-  p.refs.store(1, std::memory_order_relaxed);
   p.owner_word.store(0, std::memory_order_relaxed);
+  p.owner_id.store(0, std::memory_order_relaxed);
+  p.refs.store(1, std::memory_order_release);
   p.store(PageWord(PageState::kAllocated, request.order, request.type, request.owner));
 }
 
 bool Arena::may_take_locked(const FrameRequest& request) {
   return request.charge == Charge::kReclaim ||
-         zone_.free_frames() >= request.order.pages() + watermarks().min;
+         zone_.usable_frames() >= request.order.pages() + watermarks().min;
 }
 
 Pfn Arena::take_locked(const FrameRequest& request) {
@@ -75,6 +80,11 @@ Pfn Arena::take_locked(const FrameRequest& request) {
 }
 
 Pfn Arena::take_any_locked(const FrameRequest& request) {
+  // Movable pages fill the reserve first: it must not lie idle, and they can leave it.
+  if (request.type == MigrateType::kMovable && reserve_blocks_ != 0) {
+    const Pfn lent = zone_.try_take(MigrateType::kReserve, request.order);
+    if (!lent.is_none()) return lent;
+  }
   const Pfn own = zone_.try_take(request.type, request.order);
   if (!own.is_none()) return own;
   return zone_.try_steal(request.type, request.order, Zone::Steal::kWholeBlocks);
@@ -114,7 +124,8 @@ Pfn Arena::try_allocate(const FrameRequest& request) {
   return head;
 }
 
-// Nothing at hand: grow; else gather what the caches hold; else share another type's blocks.
+// Nothing at hand: grow; else gather what the caches hold; else make room by moving; else share
+// another type's blocks.
 Pfn Arena::try_allocate_slow(const FrameRequest& request) {
   bool drained = false;
   for (;;) {
@@ -123,11 +134,7 @@ Pfn Arena::try_allocate_slow(const FrameRequest& request) {
       drain_caches();
       drained = true;
     } else if (!grown) {
-      const Guard guard(lock_);
-      if (!may_take_locked(request)) return Pfn::none();
-      const Pfn head = zone_.try_steal(request.type, request.order, Zone::Steal::kAnyBlock);
-      if (!head.is_none()) page(head).store(PageWord(PageState::kAllocated, request.order));
-      return head;
+      return try_allocate_last(request);
     }
     const Guard guard(lock_);
     // Having grown, it leaves what there was before.
@@ -136,6 +143,29 @@ Pfn Arena::try_allocate_slow(const FrameRequest& request) {
     page(head).store(PageWord(PageState::kAllocated, request.order));
     return head;
   }
+}
+
+Pfn Arena::try_allocate_last(const FrameRequest& request) {
+  // A single frame that can move may as well take any that is free. All else is worth moving others
+  // for: a run has no other way, and a page that stays should not spread into others' blocks.
+  const bool takes_any = request.order == Order(0) && request.type == MigrateType::kMovable;
+  if (!takes_any && request.compaction != Compaction::kNever && may_take(request)) {
+    const Pfn made = compactor_.try_make_run(request);
+    if (!made.is_none()) return made;
+  }
+  const Guard guard(lock_);
+  if (!may_take_locked(request)) return Pfn::none();
+  Pfn head = zone_.try_steal(request.type, request.order, Zone::Steal::kAnyBlock);
+  // Reclaim frees more than it takes: it may spoil what another thread is emptying.
+  if (head.is_none() && takes_any && request.charge == Charge::kReclaim)
+    head = zone_.try_take(MigrateType::kIsolate, request.order);
+  if (!head.is_none()) page(head).store(PageWord(PageState::kAllocated, request.order));
+  return head;
+}
+
+bool Arena::may_take(const FrameRequest& request) {
+  const Guard guard(lock_);
+  return may_take_locked(request);
 }
 
 bool Arena::try_allocate_frames(const FrameRequest& request, Pfn* out, unsigned count) {
@@ -162,11 +192,16 @@ bool Arena::try_allocate_frames(const FrameRequest& request, Pfn* out, unsigned 
 }
 
 void Arena::release(Pfn head) {
+  const PageWord w = page(head).load();
+  BUOY_CHECK(w.state() == PageState::kAllocated && "a frame is released twice, or is not ours");
+  if (w.has(PageFlag::kMovable)) clear_movable(head);
+  put(head);
+}
+
+void Arena::free_run(Pfn head) {
   Page& p = page(head);
   const PageWord w = p.load();
-  BUOY_CHECK(w.state() == PageState::kAllocated && "a frame is released twice, or is not ours");
-  p.refs.store(0, std::memory_order_relaxed);
-  if (w.order() == Order(0)) {
+  if (w.order() == Order(0) && !blocks_[head.block()].is_isolated.load(std::memory_order_relaxed)) {
     p.store(PageWord(PageState::kCached, Order(0), w.type()));
     give_to_cache(w.type(), head);
     return;
@@ -186,11 +221,12 @@ void Arena::release_frames(const Pfn* frames, unsigned count) {
   }
   FrameBatch batch;
   for (unsigned i = 0; i < count; ++i) {
-    BUOY_CHECK(page(frames[i]).load().state() == PageState::kAllocated);
-    page(frames[i]).refs.store(0, std::memory_order_relaxed);
-    batch.push(frames[i]);
+    const PageWord w = page(frames[i]).load();
+    BUOY_CHECK(w.state() == PageState::kAllocated && "a frame is released twice, or is not ours");
+    if (w.has(PageFlag::kMovable)) clear_movable(frames[i]);
+    if (page(frames[i]).put()) batch.push(frames[i]);
   }
-  if (count > 0) give_batch(batch);
+  if (batch.count > 0) give_batch(batch);
 }
 
 void Arena::give_to_cache(MigrateType type, Pfn frame) {
@@ -212,12 +248,14 @@ void Arena::give_batch(const FrameBatch& batch) {
 
 // ---------------------------------------------------------------- blocks
 
-bool Arena::pick_absent_locked(std::uint32_t* block) {
+bool Arena::pick_absent_locked(MigrateType type, std::uint32_t* block) {
   const std::uint32_t span = block_span_.load(std::memory_order_relaxed);
-  for (std::uint32_t n = lowest_absent_; n < block_count_; ++n) {
+  // Pages that stay keep out of the reserve.
+  const std::uint32_t first = type == MigrateType::kMovable ? 0 : reserve_blocks_;
+  for (std::uint32_t n = std::max(lowest_absent_, first); n < block_count_; ++n) {
     if (n < span && blocks_[n].state != BlockState::kAbsent) continue;
     blocks_[n].state = BlockState::kArriving;
-    lowest_absent_ = n + 1;
+    if (lowest_absent_ >= first) lowest_absent_ = n + 1;
     if (n >= span) block_span_.store(n + 1, std::memory_order_release);
     *block = n;
     return true;
@@ -230,13 +268,20 @@ bool Arena::try_grow(const FrameRequest& request) {
   taken_blocks_.fetch_add(1, std::memory_order_relaxed);
   const Guard guard(lock_);
   std::uint32_t block = 0;
-  if (!pick_absent_locked(&block)) {
+  if (!pick_absent_locked(request.type, &block)) {
     taken_blocks_.fetch_sub(1, std::memory_order_relaxed);
     budget_.uncharge(kBlockPages);
     return false;
   }
-  zone_.add_block(block, request.type);
+  count_arrival_locked(block);
+  zone_.add_block(block, type_of_new_block(block, request.type));
   return true;
+}
+
+void Arena::count_arrival_locked(std::uint32_t block) {
+  if (!blocks_[block].was_returned) return;
+  blocks_[block].was_returned = false;
+  counters_.add(Event::balloon_deflate, kPagesPerBlock);
 }
 
 bool Arena::return_block(std::uint32_t keep) {
@@ -261,9 +306,54 @@ bool Arena::return_block(std::uint32_t keep) {
     zone_.add_block(block, type);
     return false;
   }
+  counters_.add(Event::balloon_inflate, kPagesPerBlock);
   blocks_[block].state = BlockState::kAbsent;
+  blocks_[block].was_returned = true;
   lowest_absent_ = std::min(lowest_absent_, block);
   return true;
+}
+
+// ---------------------------------------------------------------- movable pages
+
+bool Arena::try_set_movable(Pfn head, OwnerId owner) {
+  Page& p = page(head);
+  p.lock.lock(LockRank::kPage);
+  const PageWord w = p.load();
+  const bool free_to = !w.has(PageFlag::kIsolated);
+  if (free_to) {
+    p.owner_id.store(owner, std::memory_order_relaxed);
+    p.store(w.with(PageFlag::kMovable));
+  }
+  p.lock.unlock(LockRank::kPage);
+  return free_to;
+}
+
+void Arena::clear_movable(Pfn head) {
+  Page& p = page(head);
+  p.lock.lock(LockRank::kPage);
+  p.store(p.load().without(PageFlag::kMovable));
+  p.lock.unlock(LockRank::kPage);
+}
+
+Pfn Arena::try_take_target(PageWord like, Targets targets) {
+  const FrameRequest request{like.order(), MigrateType::kMovable, like.owner(), Charge::kOrdinary};
+  const Zone::Blocks which =
+      targets == Targets::kPartialBlocks ? Zone::Blocks::kPartial : Zone::Blocks::kAny;
+  for (;;) {
+    {
+      const Guard guard(lock_);
+      // Blocks of pages that stay come last: what can move does them no harm, but wins nothing.
+      for (const MigrateType type :
+           {MigrateType::kReserve, MigrateType::kMovable, MigrateType::kUnmovable}) {
+        const Pfn head = zone_.try_take(type, request.order, which);
+        if (head.is_none()) continue;
+        mark_allocated(head, request);
+        counters_.add(Event::compact_free_scanned, request.order.pages().value());
+        return head;
+      }
+    }
+    if (targets != Targets::kMayGrow || !try_grow(request)) return Pfn::none();
+  }
 }
 
 void Arena::drain_caches() {
@@ -332,10 +422,22 @@ void Arena::validate() {
   zone_.validate(span);
   BUOY_CHECK(taken_blocks_.load(std::memory_order_relaxed) == zone_.present_blocks());
   for (std::uint32_t n = 0; n < span; ++n) {
-    const BlockState state = blocks_[n].state;
-    BUOY_CHECK(state == BlockState::kPresent || state == BlockState::kAbsent);
-    BUOY_CHECK(state != BlockState::kAbsent || n >= lowest_absent_);
-    BUOY_CHECK(blocks_[n].type != MigrateType::kReserve || state == BlockState::kPresent);
+    const Pageblock& b = blocks_[n];
+    BUOY_CHECK(b.state == BlockState::kPresent || b.state == BlockState::kAbsent);
+    if (b.state == BlockState::kAbsent) {
+      BUOY_CHECK(n >= lowest_absent_);
+      continue;
+    }
+    BUOY_CHECK((b.type == MigrateType::kReserve) == (n < reserve_blocks_));
+    BUOY_CHECK(b.type != MigrateType::kIsolate && !b.is_isolated);
+    for (std::uint32_t f = 0; f < kPagesPerBlock;) {
+      const Page& p = pages_[std::size_t{n} * kPagesPerBlock + f];
+      const PageWord w = p.load();
+      // Quiet: whoever isolated a page has put it back, and holds no reference.
+      if (w.state() == PageState::kAllocated)
+        BUOY_CHECK(p.refs.load(std::memory_order_relaxed) == 1 && !w.has(PageFlag::kIsolated));
+      f += static_cast<std::uint32_t>(w.order().pages().value());
+    }
   }
   BUOY_CHECK(budget_.used() >= taken());
 }

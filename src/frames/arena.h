@@ -17,6 +17,7 @@
 // those that take or return a block. Callers have signals blocked.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -28,13 +29,23 @@
 #include "base/result.h"
 #include "base/units.h"
 #include "frames/budget.h"
+#include "frames/compaction.h"
 #include "frames/frame_cache.h"
+#include "frames/migration.h"
+#include "frames/movable.h"
 #include "frames/page.h"
 #include "frames/pageblock.h"
 #include "frames/place.h"
 #include "frames/zone.h"
 
 namespace buoy::frames {
+
+// Whether an allocation may move pages for it.
+enum class Compaction : std::uint8_t {
+  kNever,
+  kAsync,  // pages of the engine's own owners; not again and again in vain
+  kSync,   // pages of everybody, waiting for them: a call that the program made to get memory
+};
 
 struct FrameRequest {
   Order order;
@@ -43,6 +54,21 @@ struct FrameRequest {
   // Whether growing the arena may use the budget's reserve. kReclaim is for who frees more than
   // it takes. kOrdinary also leaves the last free frames (Watermarks::min) to reclaim.
   Charge charge = Charge::kOrdinary;
+  Compaction compaction = Compaction::kAsync;
+};
+
+// How much address space an arena reserves.
+enum class Span : std::uint8_t {
+  kGenerous,  // beyond max_bytes where the process has room: a budget may be raised later
+  kFixed,     // max_bytes, no more: a range that somebody registers once
+};
+
+struct ArenaOptions {
+  ByteSize max_bytes = 0;
+  // The first so many bytes, in whole blocks, take no unmovable pages but contiguous ones that are
+  // asked for here. Costs nothing while it is not used.
+  ByteSize reserve_bytes = 0;
+  Span span = Span::kGenerous;
 };
 
 // Frames of the arena itself, in frames.
@@ -53,7 +79,7 @@ struct Watermarks {
 
 // A moment's snapshot, taken under the zone lock.
 struct ArenaStats {
-  PageCount taken;      // charged to the budget
+  PageCount taken;      // in blocks that are present
   PageCount free;       // in the zone's lists
   PageCount cached;     // in per-CPU caches
   PageCount allocated;  // the rest
@@ -62,23 +88,80 @@ struct ArenaStats {
   std::array<std::array<std::uint64_t, kMaxOrder + 1>, kMigrateTypes> free_runs{};
 };
 
+// The zone at a glance; as ArenaStats, without a walk.
+struct ArenaUse {
+  PageCount free;
+  PageCount partly_free;  // free, in blocks that are not wholly free
+};
+
+// A lock-free look at a block, true of no single moment. Frames.
+struct BlockPicture {
+  unsigned free = 0;  // in lists or caches
+  unsigned movable = 0;
+  Pfn in_the_way = Pfn::none();  // the first page that cannot be moved now
+};
+
 class Arena {
  public:
   // Reserves address space for `max_bytes`, and for more where the process has room: a budget may
   // be raised later. ENOMEM when not even max_bytes can be reserved. EINVAL for zero.
   [[nodiscard]] static Result<Arena*> create(Budget& budget, Counters& counters,
-                                             ByteSize max_bytes);
+                                             ByteSize max_bytes) {
+    return create(budget, counters, ArenaOptions{max_bytes});
+  }
+  // The same. EINVAL, too, for a reserve larger than max_bytes.
+  [[nodiscard]] static Result<Arena*> create(Budget& budget, Counters& counters,
+                                             const ArenaOptions& options);
   // Uncharges what was taken. Nobody may use the arena or its frames any more.
   static void destroy(Arena* arena);
 
   // A naturally aligned run of 2^order frames, contents undefined; none() when the arena neither
   // has it nor may grow. The first frame's Page is the run's.
   [[nodiscard]] Pfn try_allocate(const FrameRequest& request);
+  // The owner's reference goes, and with the last one the run. A movable page is taken back first,
+  // as by clear_movable().
   void release(Pfn head);
   // `count` single frames (request.order is 0), all or none; neighbours where that costs nothing.
   // At most FrameBatch::kCapacity.
   [[nodiscard]] bool try_allocate_frames(const FrameRequest& request, Pfn* out, unsigned count);
   void release_frames(const Pfn* frames, unsigned count);
+
+  // ---- Movable pages (movable.h) --------------------------------------------------------------
+  [[nodiscard]] MovableOwners& owners() { return owners_; }
+  [[nodiscard]] Migrator& migrator() { return migrator_; }
+  // The allocated page may be moved from now on. False: it was taken back while it was isolated,
+  // and the core has it still; again, a moment later.
+  [[nodiscard]] bool try_set_movable(Pfn head, OwnerId owner);
+  // It stays where it is from now on. Waits for a callback that is under way.
+  void clear_movable(Pfn head);
+  // A place like that of a page with this word, for the page to move to; none() if there is none.
+  [[nodiscard]] Pfn try_take_target(PageWord like, Targets targets);
+  // Does the page look as if it could be moved for such a caller? Without its lock.
+  [[nodiscard]] bool can_move(Pfn head, Callers callers) const;
+  // Gives up a reference that is not the owner's; the last one frees the run.
+  void put(Pfn head) {
+    if (page(head).put()) free_run(head);
+  }
+
+  // ---- Pageblocks that are emptied (arena_blocks.cc) ------------------------------------------
+  [[nodiscard]] Compactor& compactor() { return compactor_; }
+  // The head of the run that a frame lies in; at this moment.
+  [[nodiscard]] Pfn head_of(Pfn frame) const;
+  [[nodiscard]] BlockPicture look_at(std::uint32_t block, Callers callers) const;
+  [[nodiscard]] ArenaUse use();
+  [[nodiscard]] unsigned find_sparse(MigrateType type, unsigned least_free, std::uint8_t skip,
+                                     std::uint32_t* out, unsigned most);
+  void set_skip_hint(std::uint32_t block, std::uint8_t cycle);
+  // True: nothing is allocated in this present block until end_isolation(). False: absent, or
+  // somebody else's already.
+  [[nodiscard]] bool try_isolate_block(std::uint32_t block);
+  void end_isolation(std::uint32_t block);
+  // The same, after pages of this type were put there: the block's type may follow.
+  void end_isolation(std::uint32_t block, MigrateType used_for);
+  [[nodiscard]] bool is_isolated_range_free(Pfn first, PageCount count);
+  // Allocates exactly this range of isolated blocks, tiled with aligned runs that each are
+  // allocated as requested (request.order is ignored). False, and nothing, unless all is free.
+  [[nodiscard]] bool try_claim_isolated(Pfn first, PageCount count, const FrameRequest& request);
 
   // Empties the per-CPU caches into the zone.
   void drain_caches();
@@ -129,27 +212,53 @@ class Arena {
   Arena(Budget& budget, Counters& counters)
       : budget_(budget), counters_(counters), zone_(pages_, blocks_) {}
   ~Arena() = default;
-  [[nodiscard]] Status reserve(ByteSize max_bytes);
+  [[nodiscard]] Status reserve(const ArenaOptions& options);
+  // Nobody refers to the run any more.
+  void free_run(Pfn head);
 
   [[nodiscard]] Pfn take_locked(const FrameRequest& request) BUOY_REQUIRES(lock_);
   [[nodiscard]] Pfn take_any_locked(const FrameRequest& request) BUOY_REQUIRES(lock_);
   [[nodiscard]] bool may_take_locked(const FrameRequest& request) BUOY_REQUIRES(lock_);
   // Takes one more block. False when the budget refuses or the address space is used up.
   [[nodiscard]] bool try_grow(const FrameRequest& request) BUOY_EXCLUDES(lock_);
-  [[nodiscard]] bool pick_absent_locked(std::uint32_t* block) BUOY_REQUIRES(lock_);
+  [[nodiscard]] bool pick_absent_locked(MigrateType type, std::uint32_t* block)
+      BUOY_REQUIRES(lock_);
+  [[nodiscard]] MigrateType type_of_new_block(std::uint32_t block, MigrateType wanted) const {
+    return block < reserve_blocks_ ? MigrateType::kReserve : wanted;
+  }
+  void count_arrival_locked(std::uint32_t block) BUOY_REQUIRES(lock_);
   // Returns a wholly free block if there are more than `keep`; false if not.
   [[nodiscard]] bool return_block(std::uint32_t keep) BUOY_EXCLUDES(lock_);
   [[nodiscard]] Pfn try_allocate_slow(const FrameRequest& request);
+  [[nodiscard]] Pfn try_allocate_last(const FrameRequest& request);
+  [[nodiscard]] bool may_take(const FrameRequest& request) BUOY_EXCLUDES(lock_);
   void give_to_cache(MigrateType type, Pfn frame) BUOY_EXCLUDES(lock_);
   void give_batch(const FrameBatch& batch) BUOY_EXCLUDES(lock_);
   void mark_allocated(Pfn head, const FrameRequest& request);
+  void end_isolation_locked(std::uint32_t block, MigrateType type) BUOY_REQUIRES(lock_);
+  [[nodiscard]] bool is_isolated_range_free_locked(Pfn first, PageCount count) BUOY_REQUIRES(lock_);
+  // body(block, first frame in block, frames) for each block's part of a range.
+  template <typename Body>
+  static void for_each_part(Pfn first, PageCount count, Body body) {
+    auto at = first.value();
+    const auto end = static_cast<std::uint32_t>(at + count.value());
+    while (at < end) {
+      const std::uint32_t block = at / kPagesPerBlock;
+      const std::uint32_t in_block = at % kPagesPerBlock;
+      const std::uint32_t n =
+          std::min(end - at, static_cast<std::uint32_t>(kPagesPerBlock) - in_block);
+      body(block, in_block, n);
+      at += n;
+    }
+  }
   [[nodiscard]] FrameCache& cache() { return caches_[sys::current_cpu() % kCaches]; }
 
   Budget& budget_;
   Counters& counters_;
   std::byte* base_ = nullptr;
   ByteSize bytes_ = 0;
-  std::uint32_t block_count_ = 0;  // of the reservation
+  std::uint32_t block_count_ = 0;     // of the reservation
+  std::uint32_t reserve_blocks_ = 0;  // the first so many are the reserve
   ReservedArray<Page> pages_;
   ReservedArray<Pageblock> blocks_;
 
@@ -159,6 +268,9 @@ class Arena {
   std::atomic<std::uint32_t> block_span_{0};
   std::atomic<std::uint64_t> taken_blocks_{0};  // charged: arriving, present and leaving
   std::array<FrameCache, kCaches> caches_{};
+  MovableOwners owners_;
+  Migrator migrator_{*this};
+  Compactor compactor_{*this};
 };
 
 }  // namespace buoy::frames

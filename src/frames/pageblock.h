@@ -6,9 +6,13 @@
 //
 //   states   kAbsent -> kArriving -> kPresent -> kLeaving -> kAbsent
 //   kArriving, kLeaving: one thread charges or discards it, outside the zone lock; in no list.
+//
+// A present block whose type is kIsolate is being emptied by one thread: nothing is allocated from
+// it until that thread gives it its type back.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 
 #include "base/units.h"
@@ -18,7 +22,7 @@ namespace buoy::frames {
 
 enum class BlockState : std::uint8_t { kAbsent = 0, kArriving, kPresent, kLeaving };
 
-// All fields: guard: the zone lock.
+// All fields but the atomic: guard: the zone lock.
 struct Pageblock {
   std::array<std::uint16_t, kMaxOrder + 1> free_head{};  // 1 + frame in block; 0: empty list
   std::uint16_t order_mask = 0;                          // bit o: the list of order o has runs
@@ -28,8 +32,12 @@ struct Pageblock {
   std::uint8_t list_bin = 0;  // where the zone has it linked; meaningful while linked
   std::uint8_t list_order = 0;
   bool is_linked = false;
-  std::uint8_t skip_hint = 0;  // compaction: scanned in vain, pass over (a later use)
-  std::uint32_t prev = 0;      // 1 + block number; 0: none
+  std::uint8_t skip_hint = 0;  // compaction: tried in vain in this cycle (0: never); passed over
+  MigrateType type_before = MigrateType::kUnmovable;  // while the type is kIsolate
+  bool was_returned = false;                          // its memory went back to the system once
+  // The type is kIsolate: frames that are freed here do not go to a cache. Read without the lock.
+  std::atomic<bool> is_isolated{false};
+  std::uint32_t prev = 0;  // 1 + block number; 0: none
   std::uint32_t next = 0;
 
   [[nodiscard]] bool is_whole() const { return free_frames == kPagesPerBlock; }

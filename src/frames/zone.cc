@@ -63,7 +63,8 @@ bool Zone::find_block(MigrateType type, Order order, std::uint32_t* block) const
 }
 
 bool Zone::find_whole_block(std::uint32_t* block) const {
-  for (const MigrateType t : {MigrateType::kMovable, MigrateType::kUnmovable}) {
+  for (const MigrateType t :
+       {MigrateType::kMovable, MigrateType::kUnmovable, MigrateType::kReserve}) {
     const std::uint32_t head = lists_[type_index(t)].head[kBins - 1][kMaxOrder];
     if (head == 0) continue;
     *block = head - 1;
@@ -125,9 +126,77 @@ Pfn Zone::take_from(std::uint32_t block, Order order) {
   return Pfn(block * static_cast<std::uint32_t>(kPagesPerBlock) + head);
 }
 
-Pfn Zone::try_take(MigrateType type, Order order) {
+Pfn Zone::try_take(MigrateType type, Order order, Blocks blocks) {
   std::uint32_t block = 0;
-  return find_block(type, order, &block) ? take_from(block, order) : Pfn::none();
+  if (!find_block(type, order, &block)) return Pfn::none();
+  // The fullest is found first: where it is wholly free, all that serve are.
+  if (blocks == Blocks::kPartial && blocks_[block].is_whole()) return Pfn::none();
+  return take_from(block, order);
+}
+
+bool Zone::find_run(std::uint32_t block, std::uint32_t in_block, std::uint32_t* head,
+                    unsigned* order) const {
+  for (unsigned o = 0; o <= kMaxOrder; ++o) {
+    const std::uint32_t at = in_block & ~((1U << o) - 1);
+    const PageWord w = page(block, at).load();
+    if (w.state() != PageState::kFree || w.order().value() < o) continue;
+    *head = at;
+    *order = w.order().value();
+    return true;
+  }
+  return false;
+}
+
+bool Zone::is_range_free(std::uint32_t block, std::uint32_t in_block, std::uint32_t count) const {
+  if (blocks_[block].state != BlockState::kPresent) return false;
+  std::uint32_t head = 0;
+  unsigned order = 0;
+  for (std::uint32_t f = in_block; f < in_block + count; f = head + (1U << order))
+    if (!find_run(block, f, &head, &order)) return false;
+  return true;
+}
+
+// Frees [from, to) as the largest aligned runs; their buddies are taken, or the next piece.
+void Zone::push_pieces(std::uint32_t block, std::uint32_t from, std::uint32_t to) {
+  while (from < to) {
+    unsigned o = from == 0 ? kMaxOrder : static_cast<unsigned>(__builtin_ctz(from));
+    while (from + (1U << o) > to) --o;
+    push_run(block, from, o);
+    from += 1U << o;
+  }
+}
+
+void Zone::take_range(std::uint32_t block, std::uint32_t in_block, std::uint32_t count) {
+  const std::uint32_t end = in_block + count;
+  for (std::uint32_t f = in_block; f < end;) {
+    std::uint32_t head = 0;
+    unsigned order = 0;
+    const bool is_free = find_run(block, f, &head, &order);
+    BUOY_CHECK(is_free && "a range is taken that is not free");
+    remove_run(block, head, order);
+    f = head + (1U << order);
+    if (head < in_block) push_pieces(block, head, in_block);
+    if (f > end) push_pieces(block, end, f);
+  }
+  account(blocks_[block], -static_cast<long>(count));
+  relink(block);
+}
+
+unsigned Zone::find_sparse(MigrateType type, unsigned least_free, std::uint8_t skip,
+                           std::uint32_t* out, unsigned most) const {
+  const TypeLists& lists = lists_[type_index(type)];
+  unsigned n = 0;
+  for (unsigned bin = kBins; bin-- > 0 && n < most;) {
+    for (unsigned o = kOrders; o-- > 0;) {
+      for (std::uint32_t b = lists.head[bin][o]; b != 0 && n < most; b = blocks_[b - 1].next) {
+        const Pageblock& candidate = blocks_[b - 1];
+        if (candidate.is_whole() || candidate.free_frames < least_free) continue;
+        if (skip != 0 && candidate.skip_hint == skip) continue;
+        out[n++] = b - 1;
+      }
+    }
+  }
+  return n;
 }
 
 Pfn Zone::try_steal(MigrateType type, Order order, Steal how) {

@@ -35,7 +35,8 @@ class Zone {
 
   // A run of 2^order frames out of the blocks of this type; none() if they have none. The head's
   // word is kFree -> kTail: the caller says what it becomes.
-  [[nodiscard]] Pfn try_take(MigrateType type, Order order);
+  enum class Blocks : std::uint8_t { kAny, kPartial };  // kPartial: not the wholly free ones
+  [[nodiscard]] Pfn try_take(MigrateType type, Order order, Blocks blocks = Blocks::kAny);
   // The same, out of another type's blocks. kWholeBlocks: only a wholly free block, which changes
   // its type. kAnyBlock: the largest run there is; a block at least half free changes its type.
   enum class Steal : std::uint8_t { kWholeBlocks, kAnyBlock };
@@ -43,12 +44,26 @@ class Zone {
   // Gives a run back and merges it with its free buddies.
   void give(Pfn head, Order order);
 
-  // Some wholly free block, of any type but kReserve; false if there is none.
+  // Are all of [in_block, in_block + count) of a present block free?
+  [[nodiscard]] bool is_range_free(std::uint32_t block, std::uint32_t in_block,
+                                   std::uint32_t count) const;
+  // Takes that range out of the free lists; all of it is free. Its frames are kTail then.
+  void take_range(std::uint32_t block, std::uint32_t in_block, std::uint32_t count);
+
+  // Some wholly free block that nobody empties; false if there is none.
   [[nodiscard]] bool find_whole_block(std::uint32_t* block) const;
+  // Up to `most` partly free blocks of the type, sparsest first, with at least `least_free` frames
+  // free and without the skip hint `skip` (0: hints are ignored). Returns how many.
+  [[nodiscard]] unsigned find_sparse(MigrateType type, unsigned least_free, std::uint8_t skip,
+                                     std::uint32_t* out, unsigned most) const;
   // Changes the type under which a present block's free frames are found.
   void set_type(std::uint32_t block, MigrateType type);
 
   [[nodiscard]] PageCount free_frames() const { return free_frames_; }
+  // What can be allocated: not the free frames of blocks that are being emptied.
+  [[nodiscard]] PageCount usable_frames() const {
+    return free_frames_ - free_by_type_[static_cast<unsigned>(MigrateType::kIsolate)];
+  }
   [[nodiscard]] PageCount free_frames(MigrateType t) const {
     return free_by_type_[static_cast<unsigned>(t)];
   }
@@ -76,6 +91,10 @@ class Zone {
   // The fullest block of a type that has a run of `order` or larger; false if there is none.
   [[nodiscard]] bool find_block(MigrateType type, Order order, std::uint32_t* block) const;
   [[nodiscard]] Pfn take_from(std::uint32_t block, Order order);
+  // The free run that a frame lies in; false if it is not free.
+  [[nodiscard]] bool find_run(std::uint32_t block, std::uint32_t in_block, std::uint32_t* head,
+                              unsigned* order) const;
+  void push_pieces(std::uint32_t block, std::uint32_t from, std::uint32_t to);
   void link(std::uint32_t block);
   void unlink(std::uint32_t block);
   void relink(std::uint32_t block);

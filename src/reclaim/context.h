@@ -8,6 +8,7 @@
 
 #include "base/counters.h"
 #include "base/gate.h"
+#include "frames/arena.h"
 #include "frames/budget.h"
 #include "mmu/mmu.h"
 #include "pagetable/page_table.h"
@@ -26,6 +27,7 @@ enum class Pins : std::uint8_t {
 struct Context {
   mmu::Mmu* mmu = nullptr;
   swap::SwapStack* swap = nullptr;
+  frames::Arena* arena = nullptr;  // what the swap stack stands on
   Pins pins = Pins::kKnown;
   Budget budget;
   Counters counters;

@@ -308,9 +308,14 @@ void Reclaimer::run_background() {
       const GatePass pass(context_.gate);
       PageCount freed = reclaim(PageCount(kMostPerSqueeze), ReclaimKind::kBackground);
       // What the pool lost to sparse pageblocks comes back in steps, between the others.
-      if (++rounds % kRoundsPerTidy == 0) freed += context_.swap->tidy();
+      if (++rounds % kRoundsPerTidy == 0) freed += context_.arena->compactor().background_step();
       // Nothing to get: wait to be poked rather than spin.
       idle = freed.is_zero() || context_.budget.is_above_high();
+    }
+    if (!stop_.load(std::memory_order_relaxed)) {
+      // Nobody waits for us: a bounded step, ten times a second.
+      const GatePass pass(context_.gate);
+      (void)context_.arena->compactor().background_step();
     }
     pressure_.relax();
     asleep_.store(1, std::memory_order_seq_cst);

@@ -173,19 +173,12 @@ PageCount SwapStack::write_back(PageCount goal) {
   return freed;
 }
 
-PageCount SwapStack::tidy() {
-  Tiers& t = *tiers_;
-  const PageCount taken = t.arena.taken();
-  const PageCount idle = taken - std::min(taken, t.pool.frames());
-  constexpr unsigned kMostBlocks = 2;  // 2 MiB of copying each: a step, not a stall
-  if (idle.value() > kPagesPerBlock + taken.value() / 8) return t.pool.evacuate_blocks(kMostBlocks);
-  return {};
-}
-
 PageCount SwapStack::compact() {
   PageCount freed = tiers_->pool.compact();
-  constexpr unsigned kMostBlocks = 8;
-  freed += tiers_->pool.evacuate_blocks(kMostBlocks);
+  constexpr PageCount kMost = PageCount(8 * kPagesPerBlock);
+  frames::CompactionEffort effort;
+  effort.most_moved = kMost;
+  freed += tiers_->arena.compactor().compact(effort);
   if (tiers_->file != nullptr) tiers_->file->trim();
   return freed;
 }

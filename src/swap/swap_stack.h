@@ -71,11 +71,9 @@ class SwapStack {
   // Moves the oldest compressed pages to the file until about `goal` arena frames became free;
   // frames freed. 0 when there is no file or it takes no more.
   PageCount write_back(PageCount goal);
-  // Moves objects together and gives empty zspages' frames back to the arena; frames freed.
+  // Moves objects together, then the frames that are left, and gives empty pageblocks back; frames
+  // freed. Bounded.
   PageCount compact();
-  // A bounded step of the same, if the arena holds much more than the pool needs: for the
-  // background. Pages given back to the budget.
-  PageCount tidy();
   [[nodiscard]] bool has_file() const;
 
   [[nodiscard]] SwapStats stats() const;

@@ -18,7 +18,7 @@ SoftVm::SoftVm(const SoftVmOptions& options)
   auto arena =
       frames::Arena::create(context_->budget, context_->counters, options.budget.bytes() * 4);
   BUOY_CHECK(arena.ok());
-  arena_ = *arena;
+  context_->arena = arena_ = *arena;
   swap::SwapOptions swap_options;
   swap_options.compressor = options.compressor;
   auto stack = swap::SwapStack::create(swap_options, *arena_, context_->counters);

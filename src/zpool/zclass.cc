@@ -1,5 +1,6 @@
 #include "zpool/zclass.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/check.h"
@@ -207,23 +208,27 @@ bool Zclass::migrate_frame(ZpoolParts& parts, std::uint32_t zspage, unsigned f, 
   if (z.class_index != index_ || z.group == kGroupNone || f >= size().frames ||
       z.frames[f] != old_frame)
     return false;
-  // Readers pin their object, not the zspage: with every object pinned, nobody looks at the frame.
-  // What is pinned already cannot be waited for here.
-  unsigned slot = 0;
+  // Readers pin their object, not the zspage: with every object pinned that touches the frame,
+  // nobody looks at it. What is pinned already cannot be waited for here.
+  const unsigned bytes = size().slot_bytes;
+  const auto page = static_cast<unsigned>(kPageSize);
+  const unsigned first = f * page / bytes;
+  const unsigned end = std::min<unsigned>((f * page + page + bytes - 1) / bytes, z.untouched);
+  unsigned pinned_end = first;
   bool all = true;
-  for (; slot < z.untouched && all; ++slot) {
-    const std::uint32_t header = read_header(parts, z, slot);
+  for (; pinned_end < end; ++pinned_end) {
+    const std::uint32_t header = read_header(parts, z, pinned_end);
     HandleWord word;
-    if (is_taken(header)) all = parts.handles.try_pin(Handle(header >> 1), &word);
+    if (is_taken(header) && !parts.handles.try_pin(Handle(header >> 1), &word)) {
+      all = false;
+      break;
+    }
   }
-  const unsigned pinned_end = all ? slot : slot - 1;
   if (all) {
     std::memcpy(parts.arena.pointer(fresh), parts.arena.pointer(old_frame), kPageSize);
-    parts.arena.page(fresh).owner_word.store(std::uint64_t{zspage} << 3 | f,
-                                             std::memory_order_release);
     z.frames[f] = fresh;
   }
-  for (slot = 0; slot < pinned_end; ++slot) {
+  for (unsigned slot = first; slot < pinned_end; ++slot) {
     const std::uint32_t header = read_header(parts, z, slot);
     if (!is_taken(header)) continue;
     const Handle handle(header >> 1);
@@ -265,6 +270,8 @@ void Zclass::validate(ZpoolParts& parts) {
       for (unsigned f = 0; f < size().frames; ++f) {
         const frames::Page& page = parts.arena.page(z.frames[f]);
         BUOY_CHECK(page.load().owner() == frames::FrameOwner::kZpool);
+        BUOY_CHECK(page.load().has(frames::PageFlag::kMovable) &&
+                   !page.load().has(frames::PageFlag::kIsolated));
         BUOY_CHECK(page.owner_word.load(std::memory_order_relaxed) == (std::uint64_t{i} << 3 | f));
       }
       seen.objects += taken;

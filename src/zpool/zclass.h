@@ -56,9 +56,9 @@ class alignas(64) Zclass {
   // or an object was pinned; *go_on says whether another call may gain more.
   [[nodiscard]] std::uint32_t compact_step(ZpoolParts& parts, bool* go_on) BUOY_EXCLUDES(lock_);
 
-  // Moves frame number `f` of the zspage from `old_frame` into `fresh`, whose Page then names it;
-  // the old frame is the caller's afterwards. False: the zspage no longer has that frame there, or
-  // an object of it is pinned (never waits). Copies 4 KiB under the lock.
+  // Moves frame number `f` of the zspage from `old_frame` to `fresh`. False: the zspage is not in
+  // use yet or any more, or an object that touches the frame is pinned (never waits). Copies 4 KiB
+  // under the lock.
   [[nodiscard]] bool migrate_frame(ZpoolParts& parts, std::uint32_t zspage, unsigned f,
                                    Pfn old_frame, Pfn fresh) BUOY_EXCLUDES(lock_);
 

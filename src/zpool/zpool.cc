@@ -20,10 +20,14 @@ Result<Zpool*> Zpool::create(frames::Arena& arena) {
   Status zspages = Error{ENOMEM};
   for (std::uint32_t n = kMaxZspages; !zspages && n >= 1U << 16; n /= 2)
     zspages = (*pool)->parts_.zspages.create(n);
-  if (!handles || !zspages) {
+  const Result<frames::OwnerId> id =
+      arena.owners().add((*pool)->frame_ops_, frames::Callers::kEngine);
+  if (!handles || !zspages || !id) {
+    if (id) arena.owners().remove(id.value());
     frames::displace(*pool);
     return Error{ENOMEM};
   }
+  (*pool)->owner_id_ = id.value();
   for (unsigned i = 0; i < kSizeClasses.count(); ++i) (*pool)->classes_[i].set_index(i);
   return pool;
 }
@@ -33,6 +37,7 @@ void Zpool::destroy(Zpool* pool) {
   for (std::uint32_t i = 1; i < pool->handle_span(); ++i)
     if (Pinned object = pool->try_pin(Handle(i))) pool->free(std::move(object));
   BUOY_DCHECK(pool->frames().is_zero());
+  pool->parts_.arena.owners().remove(pool->owner_id_);
   frames::displace(pool);
 }
 
@@ -55,9 +60,13 @@ std::uint32_t Zpool::create_zspage(unsigned class_index) {
   z = Zspage{};
   z.class_index = static_cast<std::uint8_t>(class_index);
   z.frames = chain;
-  for (unsigned f = 0; f < c.frames; ++f)
+  for (unsigned f = 0; f < c.frames; ++f) {
     parts_.arena.page(chain[f]).owner_word.store(std::uint64_t{index} << 3 | f,
                                                  std::memory_order_release);
+    // Until the zspage is in a group of its class, migrate_frame() says "again".
+    const bool set = parts_.arena.try_set_movable(chain[f], owner_id_);
+    BUOY_DCHECK(set);
+  }
   frames_.fetch_add(c.frames, std::memory_order_relaxed);
   return index;
 }
@@ -65,7 +74,10 @@ std::uint32_t Zpool::create_zspage(unsigned class_index) {
 PageCount Zpool::free_zspage(std::uint32_t zspage) {
   const Zspage& z = parts_.zspages.at(zspage);
   const unsigned count = z.size_class().frames;
+  // In no group any more, so no frame of it moves. The descriptor must outlive what migration may
+  // still look up by a frame's owner_word, which ends with the frame being movable.
   const std::array<Pfn, kMaxChain> chain = z.frames;
+  for (unsigned f = 0; f < count; ++f) parts_.arena.clear_movable(chain[f]);
   parts_.zspages.release(zspage);
   parts_.arena.release_frames(chain.data(), count);
   frames_.fetch_sub(count, std::memory_order_relaxed);
@@ -136,61 +148,17 @@ PageCount Zpool::compact() {
   return freed;
 }
 
-// The block whose emptying costs least and that the free frames of others can take; or none.
-bool Zpool::find_sparsest_block(std::uint32_t* block) const {
-  const frames::ArenaStats stats = parts_.arena.stats();
-  // Worth it from a block's worth of free frames on, and an eighth of all.
-  if (stats.free.value() < kPagesPerBlock + stats.taken.value() / 8) return false;
-  std::uint64_t most_free = 0;
-  for (std::uint32_t b = 0; b < parts_.arena.block_span(); ++b) {
-    const std::uint64_t free = parts_.arena.block_free_frames(b).value();
-    if (free <= most_free || free >= kPagesPerBlock) continue;
-    most_free = free;
-    *block = b;
-  }
-  return most_free >= kPagesPerBlock / 4 &&
-         stats.free.value() - most_free >= kPagesPerBlock - most_free;
-}
+// ---------------------------------------------------------------- migration
 
-PageCount Zpool::evacuate_blocks(unsigned most) {
-  const PageCount before = parts_.arena.taken();
-  std::uint32_t block = 0;
-  for (unsigned n = 0; n < most; ++n) {
-    parts_.arena.drain_caches();
-    if (!find_sparsest_block(&block) || !evacuate(block)) break;
-  }
-  parts_.arena.trim();
-  const PageCount after = parts_.arena.taken();
-  return after < before ? before - after : PageCount();
-}
-
-// Moves every frame of ours out of the block. False: some would not go.
-bool Zpool::evacuate(std::uint32_t block) {
-  const frames::FrameRequest request{Order(0), frames::MigrateType::kMovable,
-                                     frames::FrameOwner::kZpool, Charge::kReclaim};
-  Counters& counters = parts_.arena.counters();
-  for (unsigned i = 0; i < kPagesPerBlock; ++i) {
-    const Pfn old_frame(block * static_cast<std::uint32_t>(kPagesPerBlock) + i);
-    const frames::PageWord word = parts_.arena.page(old_frame).load();
-    if (word.state() != frames::PageState::kAllocated) continue;
-    if (word.owner() != frames::FrameOwner::kZpool) return false;
-    Pfn fresh;
-    if (!parts_.arena.try_allocate_frames(request, &fresh, 1)) return false;
-    bool moved = false;
-    if (fresh.block() != block) {
-      const std::uint64_t owner =
-          parts_.arena.page(old_frame).owner_word.load(std::memory_order_acquire);
-      const auto zspage = static_cast<std::uint32_t>(owner >> 3);
-      const unsigned class_index = parts_.zspages.at(zspage).class_index;
-      moved = classes_[class_index].migrate_frame(parts_, zspage, static_cast<unsigned>(owner & 7U),
-                                                  old_frame, fresh);
-    }
-    counters.add(moved ? Event::pgmigrate_success : Event::pgmigrate_fail);
-    parts_.arena.release_frames(moved ? &old_frame : &fresh, 1);
-    // The allocator sees no fuller block any more: no point in going on.
-    if (!moved && fresh.block() == block) return false;
-  }
-  return true;
+frames::MigrateOutcome Zpool::FrameOps::migrate(Pfn from, Pfn to, frames::MigrateMode) {
+  ZpoolParts& parts = pool_.parts_;
+  // The page is locked and movable: its zspage's descriptor is alive.
+  const std::uint64_t owner = parts.arena.page(from).owner_word.load(std::memory_order_acquire);
+  const auto zspage = static_cast<std::uint32_t>(owner >> 3);
+  Zclass& c = pool_.classes_[parts.zspages.at(zspage).class_index];
+  return c.migrate_frame(parts, zspage, static_cast<unsigned>(owner & 7U), from, to)
+             ? frames::MigrateOutcome::kDone
+             : frames::MigrateOutcome::kAgain;
 }
 
 // ---------------------------------------------------------------- looking at it

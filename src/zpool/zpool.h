@@ -7,8 +7,8 @@
 // Frames held = sum over classes of zspages x frames per zspage; nothing else is charged.
 //
 // Who waits for whom: put and free take one class lock for a few dozen instructions; reading takes
-// no lock but its own handle's pin; movers (compaction, later migration) hold a class lock and try
-// pins, and never wait for one. So a reader waits only while its very object is being copied.
+// no lock but its own handle's pin; movers (compaction, migration) hold a class lock and try pins,
+// and never wait for one. So a reader waits only while its very object is being copied.
 // The owner of a handle orders its own reads and its free; readers of one handle exclude each other.
 #pragma once
 
@@ -112,9 +112,6 @@ class Zpool {
   // Moves objects out of sparse zspages and gives those back; frames given back to the arena.
   // Pinned objects stay. Locks one class at a time, a zspage's worth at most.
   PageCount compact();
-  // Empties the arena's sparsest pageblocks, at most `most`, by moving the pool's frames into
-  // fuller ones; the arena gives empty blocks back to the budget. Frames given back.
-  PageCount evacuate_blocks(unsigned most);
 
   [[nodiscard]] ZpoolStats stats() const;
   [[nodiscard]] std::uint32_t live_handles() const { return parts_.handles.live(); }
@@ -126,12 +123,23 @@ class Zpool {
   void validate();
 
  private:
-  [[nodiscard]] bool find_sparsest_block(std::uint32_t* block) const;
-  [[nodiscard]] bool evacuate(std::uint32_t block);
   template <typename T, typename... Args>
   friend Result<T*> frames::place(Args&&... args);
   template <typename T>
   friend void frames::displace(T* object);
+
+  // How the arena's migration core moves our frames.
+  class FrameOps final : public frames::MovableOps {
+   public:
+    explicit FrameOps(Zpool& pool) : pool_(pool) {}
+    // A frame is pinned by nobody for longer than a copy: it may always be tried.
+    bool isolate(Pfn, frames::MigrateMode) override { return true; }
+    frames::MigrateOutcome migrate(Pfn from, Pfn to, frames::MigrateMode mode) override;
+    void put_back(Pfn) override {}
+
+   private:
+    Zpool& pool_;
+  };
 
   explicit Zpool(frames::Arena& arena) : parts_{arena, {}, {}} {}
   ~Zpool() = default;
@@ -143,6 +151,8 @@ class Zpool {
   PageCount drop_object(HandleWord word);
 
   ZpoolParts parts_;
+  FrameOps frame_ops_{*this};
+  frames::OwnerId owner_id_ = 0;
   std::array<Zclass, kSizeClasses.count()> classes_{};
   std::atomic<std::uint64_t> frames_{0};
 };

@@ -241,6 +241,77 @@ TEST_F(ZpoolTest, CompactLeavesPinnedObjectsWhereTheyAre) {
   for (const auto& [h, i] : kept) ASSERT_EQ(get(h), make_bytes(1000, i));
 }
 
+// ---------------------------------------------------------------- migration of frames
+
+TEST_F(ZpoolTest, EveryFrameMovesUnderItsObjects) {
+  std::vector<Handle> handles;
+  for (unsigned i = 0; i < 2000; ++i) handles.push_back(put(make_bytes(40 + i * 2, i)));
+  std::uint64_t moved = 0;
+  for (std::uint32_t f = 0; f < arena_->block_span() * kPagesPerBlock; ++f) {
+    if (arena_->page(Pfn(f)).load().state() != frames::PageState::kAllocated) continue;
+    frames::MoveRequest request;
+    request.targets = frames::Targets::kMayGrow;
+    moved += arena_->migrator().move(Pfn(f), request) == frames::MoveOutcome::kMoved ? 1 : 0;
+  }
+  EXPECT_GE(moved, pool_->frames().value());
+  EXPECT_EQ(counters_.read(Event::pgmigrate_success), moved);
+  validate();
+  for (unsigned i = 0; i < 2000; ++i) ASSERT_EQ(get(handles[i]), make_bytes(40 + i * 2, i));
+  for (const Handle h : handles) pool_->free(h);
+  validate();
+}
+
+TEST_F(ZpoolTest, APinnedObjectKeepsItsFramesAndNoOthers) {
+  std::vector<Handle> handles;
+  for (unsigned i = 0; i < 64; ++i) handles.push_back(put(make_bytes(kPageSize, i)));
+  {
+    const Zpool::Pinned held = pool_->pin(handles[5]);
+    const Pfn frame = arena_->pfn_of(held.in_place());
+    EXPECT_EQ(arena_->migrator().move(frame, {}), frames::MoveOutcome::kBusy);
+    EXPECT_EQ(arena_->pfn_of(held.in_place()), frame);
+    Pfn other;
+    {
+      const Zpool::Pinned p = pool_->pin(handles[6]);
+      other = arena_->pfn_of(p.in_place());
+    }
+    EXPECT_EQ(arena_->migrator().move(other, {}), frames::MoveOutcome::kMoved);
+  }
+  validate();
+  for (unsigned i = 0; i < 64; ++i) ASSERT_EQ(get(handles[i]), make_bytes(kPageSize, i));
+}
+
+TEST_F(ZpoolTest, AZspageThatIsFreedWhileItsFrameIsIsolatedGoesOnce) {
+  const Handle h = put(make_bytes(kPageSize, 1));
+  Pfn frame;
+  {
+    const Zpool::Pinned p = pool_->pin(h);
+    frame = arena_->pfn_of(p.in_place());
+  }
+  ASSERT_TRUE(
+      arena_->migrator().isolate(frame, frames::MigrateMode::kAsync, frames::Callers::kEngine));
+  EXPECT_EQ(pool_->free(h), PageCount(1));
+  EXPECT_EQ(arena_->stats().allocated, PageCount(1));
+  arena_->migrator().put_back(frame);
+  validate();
+  EXPECT_EQ(arena_->stats().allocated, PageCount(0));
+}
+
+TEST_F(ZpoolTest, CompactionEmptiesTheBlocksOfASparsePool) {
+  std::vector<Handle> handles;
+  for (unsigned i = 0; i < 20 * kPagesPerBlock; ++i) handles.push_back(put(make_bytes(4000, i)));
+  std::vector<unsigned> kept;
+  for (unsigned i = 0; i < handles.size(); ++i) {
+    if (i % 5 == 0)
+      kept.push_back(i);
+    else
+      pool_->free(handles[i]);
+  }
+  (void)arena_->compactor().compact(frames::CompactionEffort::thorough(frames::Callers::kUser));
+  EXPECT_EQ(arena_->taken(), PageCount(4 * kPagesPerBlock));
+  validate();
+  for (const unsigned i : kept) ASSERT_EQ(get(handles[i]), make_bytes(4000, i));
+}
+
 // ---------------------------------------------------------------- model and stress
 
 TEST_F(ZpoolTest, Model) {
@@ -281,6 +352,9 @@ TEST_F(ZpoolTest, Model) {
         live.pop_back();
       } else if (dice < 98) {
         pool_->compact();
+        if (random() % 4 == 0)
+          (void)arena_->compactor().compact(
+              frames::CompactionEffort::thorough(frames::Callers::kUser));
       } else if (withheld.is_zero()) {
         withheld = budget_.free();
         ASSERT_TRUE(budget_.try_charge(withheld, Charge::kReclaim));
@@ -342,7 +416,10 @@ TEST_F(ZpoolTest, Stress) {
       if (!o.handle.is_none()) pool_->free(o.handle);
   };
   std::thread compactor([&] {
-    while (!stop.load()) pool_->compact();
+    while (!stop.load()) {
+      pool_->compact();
+      (void)arena_->compactor().compact(frames::CompactionEffort::thorough(frames::Callers::kUser));
+    }
   });
   std::vector<std::thread> workers;
   for (unsigned id = 1; id <= 3; ++id) workers.emplace_back(worker, id);
@@ -350,6 +427,74 @@ TEST_F(ZpoolTest, Stress) {
   stop.store(true);
   compactor.join();
   EXPECT_EQ(wrong.load(), 0U);
+  validate();
+  EXPECT_EQ(pool_->frames(), PageCount(0));
+}
+
+// Frames move for all they are worth under writers and readers; at pauses everything is counted.
+TEST_F(ZpoolTest, StressOfMigration) {
+  constexpr unsigned kThreads = 3;
+  constexpr unsigned kRounds = 6;
+  std::atomic<unsigned> wrong{0};
+  struct Object {
+    Handle handle;
+    unsigned length = 0;
+    std::uint64_t stamp = 0;
+  };
+  std::vector<std::vector<Object>> all(kThreads, std::vector<Object>(3000));
+  const auto work = [&](unsigned id, unsigned round) {
+    std::mt19937_64 random(id * 100 + round);
+    Bytes bytes(kPageSize);
+    for (unsigned step = 0; step < 20'000; ++step) {
+      Object& o = all[id][random() % all[id].size()];
+      if (o.handle.is_none()) {
+        o.length = static_cast<unsigned>(16 + random() % (kPageSize - 16));
+        o.stamp = random();
+        for (unsigned at = 0; at + 8 <= o.length; at += 8)
+          std::memcpy(bytes.data() + at, &o.stamp, 8);
+        if (pool_->put(bytes.data(), o.length, &o.handle) != PutOutcome::kPut) o.handle = {};
+        continue;
+      }
+      {
+        const Zpool::Pinned p = pool_->pin(o.handle);
+        p.copy_out(bytes.data());
+        for (unsigned at = 0; at + 8 <= o.length; at += 8)
+          if (std::memcmp(bytes.data() + at, &o.stamp, 8) != 0) wrong.fetch_add(1);
+      }
+      if (random() % 3 == 0) {
+        pool_->free(o.handle);
+        o.handle = {};
+      }
+    }
+  };
+  for (unsigned round = 0; round < kRounds; ++round) {
+    std::atomic<unsigned> running{kThreads};
+    std::vector<std::thread> threads;
+    for (unsigned id = 0; id < kThreads; ++id) {
+      threads.emplace_back([&, id] {
+        work(id, round);
+        running.fetch_sub(1);
+      });
+    }
+    threads.emplace_back([&] {
+      std::mt19937_64 random(round);
+      while (running.load() != 0) {
+        for (unsigned i = 0; i < 500; ++i) {
+          const Pfn page(
+              static_cast<std::uint32_t>(random() % (arena_->block_span() * kPagesPerBlock + 1)));
+          (void)arena_->migrator().move(page, {});
+        }
+        (void)arena_->compactor().compact({});
+      }
+    });
+    for (std::thread& t : threads) t.join();
+    ASSERT_EQ(wrong.load(), 0U);
+    validate();
+  }
+  EXPECT_GT(counters_.read(Event::pgmigrate_success), 1000U);
+  for (auto& objects : all)
+    for (const Object& o : objects)
+      if (!o.handle.is_none()) pool_->free(o.handle);
   validate();
   EXPECT_EQ(pool_->frames(), PageCount(0));
 }

@@ -35,7 +35,6 @@ struct Zspage {
   std::uint16_t untouched = 0;
   std::uint8_t class_index = 0;
   std::uint8_t group = kGroupNone;
-  std::uint32_t spare = 0;  // isolation, later
 
   [[nodiscard]] const SizeClass& size_class() const { return kSizeClasses.at(class_index); }
   [[nodiscard]] static unsigned group_of(unsigned in_use, unsigned objects) {
