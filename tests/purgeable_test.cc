@@ -112,6 +112,27 @@ TEST_F(Purgeable, CacheKeepsWhatFitsAndBuildsTheRestAgain) {
   EXPECT_LT(stats.value_bytes, 64 * kMiB);
 }
 
+TEST_F(Purgeable, CacheReusesTheOldestWhileMemoryIsShortAndGrowsWhenItIsNot) {
+  WordCache cache(pool);
+  constexpr std::uint64_t kKeys = 600;  // of 64 KiB: more than the budget
+  const auto ask_for_all = [&cache] {
+    for (std::uint64_t key = 0; key < kKeys; ++key) {
+      const auto value = cache.get(key, [](std::uint64_t k) { return Words(8192, k); });
+      ASSERT_EQ(value.view().front(), key);
+      ASSERT_EQ(value.view().back(), key);
+    }
+  };
+  for (int i = 0; i < 10; ++i) ask_for_all();
+  const auto shorter = cache.stats();
+  EXPECT_GT(shorter.lost, 0U);
+  EXPECT_GT(shorter.reused, 4 * shorter.lost);
+  ASSERT_EQ(buoy_pool_resize(pool.get(), 96 * kMiB), 0);
+  for (int i = 0; i < 20; ++i) ask_for_all();
+  const auto before = cache.stats();
+  ask_for_all();
+  EXPECT_EQ(cache.stats().hits - before.hits, kKeys);
+}
+
 TEST_F(Purgeable, CacheHandlesKeepTheirValues) {
   WordCache cache(pool);
   const auto held = cache.get(7, &make);

@@ -1,8 +1,9 @@
 // buoy::purgeable_cache<Key, Value>: a concurrent map of things that can be built again.
 //
 // Keys live on the heap, values in volatile memory of a pool: as many as the budget has room for at
-// the moment, the least recently used ones purged first, and none of them the cache's to evict. The
-// cache never has to be given a size.
+// the moment, the least recently used ones purged first. The cache never has to be given a size: it
+// grows until it finds values purged, and while it does, new values mostly take the memory of the
+// oldest, which costs neither a purge nor faults.
 //
 //   buoy::purgeable_cache<std::string, std::vector<Pixel>> images(pool);
 //   auto image = images.get(path, [&](const std::string& p) { return decode(p); });
@@ -155,6 +156,7 @@ struct purgeable_cache_stats {
   std::uint64_t hits = 0;
   std::uint64_t misses = 0;     // never there, or lost
   std::uint64_t lost = 0;       // misses and sweeps that found a value purged
+  std::uint64_t reused = 0;     // values that gave their memory to a new one
   std::size_t entries = 0;      // known keys; some may have lost their value unnoticed
   std::size_t value_bytes = 0;  // their values' sizes
 };
@@ -248,7 +250,7 @@ class purgeable_cache {
     ++s.misses;
     // Nobody else touches an entry that is being loaded.
     e->is_loading = true;
-    s.drop_oldest_if_lost();
+    if (s.may_reuse == 0) s.drop_oldest_if_lost();
     lock.unlock();
     try {
       place p(*this, s, *e);
@@ -301,6 +303,7 @@ class purgeable_cache {
       sum.hits += s->hits;
       sum.misses += s->misses;
       sum.lost += s->lost;
+      sum.reused += s->reused;
       sum.entries += s->entries.size();
       sum.value_bytes += s->value_bytes;
     }
@@ -309,6 +312,8 @@ class purgeable_cache {
 
  private:
   static constexpr std::size_t kShards = 16;
+  // Enough that purging is rare, few enough that the cache grows soon when memory is there again.
+  static constexpr unsigned kReusesPerLoss = 64;
 
   struct entry {
     detail::page_runs::run run;
@@ -321,7 +326,7 @@ class purgeable_cache {
   };
 
   struct alignas(64) shard {
-    shard(const Pool& pool, unsigned flags) : runs(pool, flags) {}
+    shard(const Pool& pool, unsigned f) : flags(f), runs(pool, f) {}
 
     entry& find_or_make(const Key& key) {
       const auto [it, is_new] = entries.try_emplace(key);
@@ -335,6 +340,38 @@ class purgeable_cache {
       e.is_filled = false;
       value_bytes -= e.bytes;
       ++lost;
+      may_reuse = kReusesPerLoss;
+    }
+    // Memory for a value of so many bytes, taken from the oldest that is not lost; none if there were
+    // no losses lately, or the oldest is held, of another size or compressed.
+    detail::page_runs::run try_reuse_oldest(std::size_t bytes) {
+      for (int i = 0; i < 4 && may_reuse != 0 && !by_age.empty(); ++i) {
+        entry& e = *by_age.back();
+        if (e.is_loading || e.handles != 0 || !e.is_filled) return {};
+        if (!detail::page_runs::is_for(e.run, bytes) || is_compressed(e)) {
+          drop_oldest_if_lost();
+          return {};
+        }
+        int purged = 0;
+        if (buoy_mark_nonvolatile(e.run.at, e.run.bytes(), &purged) < 0) return {};
+        if (purged != 0) {
+          note_lost(e);
+          forget(e);
+          continue;
+        }
+        const auto run = std::exchange(e.run, {});
+        forget(e);
+        ++reused;
+        --may_reuse;
+        return run;
+      }
+      return {};
+    }
+    [[nodiscard]] bool is_compressed(const entry& e) const {
+      if ((flags & BUOY_VOLATILE_MAY_COMPRESS) == 0) return false;
+      unsigned char state = 0;
+      if (buoy_residency(e.run.at, detail::page_runs::kPage, &state) != 0) return true;
+      return (state & ~BUOY_PAGE_VOLATILE) > BUOY_PAGE_STANDBY;
     }
     void forget(entry& e) {
       if (e.is_filled) value_bytes -= e.bytes;
@@ -344,7 +381,7 @@ class purgeable_cache {
       entries.erase(entries.find(*e.key));
     }
     // Values are purged in the order of their last use, so the lost ones are the oldest: each miss
-    // clears away up to two of them.
+    // clears away up to two of them. Not needed where the oldest is reused, which tells as well.
     void drop_oldest_if_lost() {
       for (int i = 0; i < 2 && !by_age.empty(); ++i) {
         entry& e = *by_age.back();
@@ -357,6 +394,7 @@ class purgeable_cache {
       }
     }
 
+    const unsigned flags;
     mutable std::mutex mutex;
     std::condition_variable loaded;
     std::unordered_map<Key, entry, Hash, Equal> entries;
@@ -365,6 +403,8 @@ class purgeable_cache {
     std::uint64_t hits = 0;
     std::uint64_t misses = 0;
     std::uint64_t lost = 0;
+    std::uint64_t reused = 0;
+    unsigned may_reuse = 0;  // so many more, before new memory is tried again
     std::size_t value_bytes = 0;
   };
 
@@ -392,7 +432,10 @@ class purgeable_cache {
   }
   // A run that nobody may purge, for a value of so many bytes.
   void make_room(shard& s, entry& e, std::size_t bytes) {
-    if (!detail::page_runs::is_for(e.run, bytes)) {
+    if (const auto reused = s.try_reuse_oldest(bytes); reused.at != nullptr) {
+      if (e.run.at != nullptr) s.runs.free(e.run);
+      e.run = reused;
+    } else if (!detail::page_runs::is_for(e.run, bytes)) {
       if (e.run.at != nullptr) s.runs.free(std::exchange(e.run, {}));
       e.run = s.runs.allocate(bytes);
     }
