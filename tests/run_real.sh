@@ -13,7 +13,7 @@ has() {
   return 1
 }
 
-# ---- CPython: a dict and lists of some 200 MB, walked in another order -------------------------
+# ---- CPython: a dict and lists of some 100 MB, walked in another order -------------------------
 try_python() {
   local python=/usr/bin/python3
   has $python || return
@@ -35,8 +35,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 print(subprocess.run(["sh", "-c", "echo spawned"], capture_output=True).stdout)
 sys.exit(5)
 PY
-  same_as_native 128M "" $python "$WORK/walk.py" 1000000
-  same_as_native 64M "$file" $python "$WORK/walk.py" 1000000
+  same_as_native 50M "" $python "$WORK/walk.py" 400000
+  same_as_native 25M "$file" $python "$WORK/walk.py" 400000
 }
 
 # ---- sqlite3: a table in memory, loaded and sorted -------------------------------------------------
@@ -44,23 +44,23 @@ try_sqlite() {
   has /usr/bin/sqlite3 || return
   cat >"$WORK/table.sql" <<'SQL'
 CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER, b TEXT);
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000)
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600000)
   INSERT INTO t SELECT i, i * 7919 % 1000003, 'row ' || i || ' of a table in memory, ' || (i * 31 % 977) FROM n;
 CREATE INDEX ta ON t(a);
 SELECT count(*), sum(a), min(b), max(b) FROM t;
 SELECT b FROM t ORDER BY a LIMIT 5;
 SELECT a % 10, count(*), max(b) FROM t GROUP BY a % 10 ORDER BY 1;
 SQL
-  same_as_native 64M "" /usr/bin/sqlite3 :memory: ".read $WORK/table.sql"
-  same_as_native 32M "$file" /usr/bin/sqlite3 :memory: ".read $WORK/table.sql"
+  same_as_native 24M "" /usr/bin/sqlite3 :memory: ".read $WORK/table.sql"
+  same_as_native 16M "$file" /usr/bin/sqlite3 :memory: ".read $WORK/table.sql"
 }
 
 # ---- GNU sort with two threads ------------------------------------------------------------------
 try_sort() {
   has /usr/bin/sort || return
-  seq 1 4000000 | awk '{print ($1 * 7919) % 4000037, "line", $1}' >"$WORK/lines"
-  same_as_native 192M "" /usr/bin/sort --parallel=2 -S 300M -n "$WORK/lines"
-  same_as_native 96M "$file" /usr/bin/sort --parallel=2 -S 300M -n "$WORK/lines"
+  seq 1 800000 | awk '{print ($1 * 7919) % 800011, "line", $1}' >"$WORK/lines"
+  same_as_native 32M "" /usr/bin/sort --parallel=2 -S 60M -n "$WORK/lines"
+  same_as_native 16M "$file" /usr/bin/sort --parallel=2 -S 60M -n "$WORK/lines"
 }
 
 # ---- redis-server: loaded, saved by fork, read back key by key -------------------------------------

@@ -59,10 +59,10 @@ class Budget {
   }
   // Free pages below which the background reclaimer starts, and up to which it goes on.
   [[nodiscard]] PageCount low_watermark() const {
-    return reserve() + PageCount(ceiling().value() / 64);
+    return reserve() + PageCount(ceiling().value() / 256);
   }
   [[nodiscard]] PageCount high_watermark() const {
-    return reserve() + PageCount(ceiling().value() / 24);
+    return reserve() + PageCount(ceiling().value() / 96);
   }
 
   [[nodiscard]] bool try_charge(PageCount n, Charge kind = Charge::kOrdinary) {

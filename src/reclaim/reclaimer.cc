@@ -11,6 +11,10 @@ constexpr unsigned kMostPerSqueeze = 64;
 // may hold what we look for isolated for a moment, hence more than one.
 constexpr unsigned kFruitlessRounds = 16;
 constexpr int kKeepLimit = 4096;
+// The part of the budget that stands by, resident but taken away. A page among so many is touched
+// as often as any other where touches are random, and costs a fault then; the second chance needs
+// no more.
+constexpr std::uint64_t kStandbyShare = 32;
 // A take above this (ns) pays a shootdown of another CPU.
 constexpr unsigned kDearTake = 5000;
 // How many leaves may be passed over in search of a denser one.
@@ -110,7 +114,7 @@ PageCount Reclaimer::discard_lazily_freed(PageCount goal) {
 }
 
 PageCount Reclaimer::standby_target() const {
-  return PageCount(std::max<std::uint64_t>(context_.budget.limit().value() / 12, 64));
+  return PageCount(std::max<std::uint64_t>(context_.budget.limit().value() / kStandbyShare, 64));
 }
 
 unsigned Reclaimer::squeeze_batch() const {
