@@ -30,6 +30,7 @@
 #include "base/units.h"
 #include "frames/budget.h"
 #include "frames/compaction.h"
+#include "frames/contiguous.h"
 #include "frames/frame_cache.h"
 #include "frames/migration.h"
 #include "frames/movable.h"
@@ -159,6 +160,32 @@ class Arena {
   // The same, after pages of this type were put there: the block's type may follow.
   void end_isolation(std::uint32_t block, MigrateType used_for);
   [[nodiscard]] bool is_isolated_range_free(Pfn first, PageCount count);
+  // The same for blocks in a row, present or absent: all or none. *absent: how many of them are to
+  // be brought in; until then they are nobody else's either.
+  [[nodiscard]] bool try_isolate_blocks(std::uint32_t begin, std::uint32_t end,
+                                        std::uint32_t* absent);
+  // Charges for one absent block of those and brings it in, isolated. Uses up *charged first, and
+  // the budget's ordinary room for the rest. False: the budget has no room.
+  [[nodiscard]] bool try_bring_in_isolated(std::uint32_t begin, std::uint32_t end,
+                                           PageCount* charged);
+  // For what was not brought in, too. `used_for`: pages of this type were put there.
+  void end_isolation_of(std::uint32_t begin, std::uint32_t end);
+  void end_isolation_of(std::uint32_t begin, std::uint32_t end, MigrateType used_for);
+  // One more block for pages of this type, paid for as above.
+  [[nodiscard]] bool try_grow_by(MigrateType type, PageCount* charged);
+  enum class Availability : std::uint8_t { kAbsent, kPresent, kBusy };
+  [[nodiscard]] Availability availability_of(std::uint32_t block);
+  struct BlockRange {
+    std::uint32_t begin;
+    std::uint32_t end;
+  };
+  [[nodiscard]] BlockRange blocks_of(Area area) const {
+    return area == Area::kReserve ? BlockRange{0, reserve_blocks_}
+                                  : BlockRange{reserve_blocks_, block_count_};
+  }
+  // Keeps the first `count` frames of an allocated run, as runs of their own, and frees the rest.
+  void shorten(Pfn head, PageCount count, const FrameRequest& request);
+  [[nodiscard]] ContiguousRanges& contiguous() { return contiguous_; }
   // Allocates exactly this range of isolated blocks, tiled with aligned runs that each are
   // allocated as requested (request.order is ignored). False, and nothing, unless all is free.
   [[nodiscard]] bool try_claim_isolated(Pfn first, PageCount count, const FrameRequest& request);
@@ -236,6 +263,13 @@ class Arena {
   void give_batch(const FrameBatch& batch) BUOY_EXCLUDES(lock_);
   void mark_allocated(Pfn head, const FrameRequest& request);
   void end_isolation_locked(std::uint32_t block, MigrateType type) BUOY_REQUIRES(lock_);
+  [[nodiscard]] Availability availability_locked(std::uint32_t block) const BUOY_REQUIRES(lock_);
+  void isolate_locked(std::uint32_t block) BUOY_REQUIRES(lock_);
+  void end_isolation_for_locked(std::uint32_t block, MigrateType used_for) BUOY_REQUIRES(lock_);
+  void mark_pieces_locked(Pfn first, std::uint32_t count, const FrameRequest& request)
+      BUOY_REQUIRES(lock_);
+  // *own: how much of it came out of *charged.
+  [[nodiscard]] bool try_charge_block(PageCount* charged, PageCount* own);
   [[nodiscard]] bool is_isolated_range_free_locked(Pfn first, PageCount count) BUOY_REQUIRES(lock_);
   // body(block, first frame in block, frames) for each block's part of a range.
   template <typename Body>
@@ -271,6 +305,7 @@ class Arena {
   MovableOwners owners_;
   Migrator migrator_{*this};
   Compactor compactor_{*this};
+  ContiguousRanges contiguous_{*this};
 };
 
 }  // namespace buoy::frames
