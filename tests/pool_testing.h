@@ -10,13 +10,9 @@
 
 #include "api/pool.h"
 #include "buoy/buoy.h"
+#include "stamps_testing.h"
 
 namespace buoy::testing {
-
-inline constexpr std::size_t kMiB = std::size_t{1} << 20;
-
-// `BUOY_STRESS_SECONDS` where it is set: minutes of stress instead of seconds.
-[[nodiscard]] double stress_seconds(double otherwise);
 
 enum class Delivery : int { kSignal = BUOY_FAULTS_SIGNAL, kThread = BUOY_FAULTS_THREAD };
 [[nodiscard]] std::string name_of(Delivery delivery);
@@ -42,10 +38,6 @@ class TestPool {
   buoy_pool* pool_ = nullptr;
   std::string why_not_;
 };
-
-// A page that says whose it is and which edition; a quarter of it is random. Version 0: zeros.
-void stamp_page(std::byte* page, std::uint64_t owner, std::uint64_t version);
-[[nodiscard]] bool holds_stamp(const std::byte* page, std::uint64_t owner, std::uint64_t version);
 
 // Another process that samples our RssAnon every 10 ms until told to stop.
 class OutsideObserver {

@@ -46,6 +46,10 @@ struct buoy_options {
   const char* compressor;   /* NULL or "lz4"; "zstd"; "none" */
   int faults;               /* BUOY_FAULTS_* */
   int on_exhausted;         /* BUOY_EXHAUSTED_* */
+  /* Bytes (rounded up to 2 MiB) set aside for BUOY_RESERVE_AREA, at most half of the budget; 0:
+   * none. Costs nothing while idle: movable arena pages borrow it, and what is not borrowed is
+   * ordinary budget. A caller built before this field was added gets none. */
+  size_t contiguous_reserve;
 };
 
 /* buoy_map flags. */
@@ -85,13 +89,49 @@ enum {
 };
 
 /* buoy_alloc_contiguous flags. */
-enum { BUOY_RESERVE_AREA = 1 /* out of the reserve that is lent out to movable pages */ };
+enum {
+  BUOY_RESERVE_AREA = 1 /* out of the reserve that is lent out to movable pages, if it can be */
+};
+
+/* Movable pages: what an owner's callbacks are told and answer. */
+enum {
+  BUOY_MIGRATE_ASYNC = 0, /* mode: must not wait for anything that takes long */
+  BUOY_MIGRATE_SYNC = 1   /* mode: may wait for users of the page to finish */
+};
+enum {
+  BUOY_MIGRATE_DONE = 0,  /* the contents are copied, and the owner's data names the new page */
+  BUOY_MIGRATE_AGAIN = 1, /* in use at the moment; nothing has changed */
+  BUOY_MIGRATE_FAILED = 2 /* do not ask again now; nothing has changed */
+};
+/* buoy_movable_ops.flags: the callbacks make no libc calls but memcpy and its like, and may run on
+ * any thread, in the middle of a fault too. Without it they run only in threads that call
+ * buoy_compact, buoy_alloc_contiguous or buoy_movable_alloc. */
+enum { BUOY_MOVABLE_ANY_THREAD = 1 };
+
+/* How pages of an owner are moved: the contract of Linux's movable pages of 2016. `data` is what
+ * buoy_movable_set was given. All three are called with the page locked and signals blocked: they
+ * must not call Buoy, must not touch memory from buoy_map, and must only TRY for a lock under which
+ * the owner calls buoy_movable_clear or buoy_movable_free (which wait for a callback of that page). */
+struct buoy_movable_ops {
+  size_t struct_size; /* sizeof(struct buoy_movable_ops) */
+  unsigned flags;     /* BUOY_MOVABLE_* */
+  void* context;      /* the callbacks' first argument */
+  /* 1: the page may be moved now, and the owner keeps it so until migrate is done or put_back is
+   * called; 0: not now. Asked once at a time. */
+  int (*isolate)(void* context, void* page, void* data, int mode);
+  /* Copies `from` to `to`, which is as large, and makes the owner's data name `to`.
+   * BUOY_MIGRATE_*. Asked again a bounded number of times. */
+  int (*migrate)(void* context, void* to, void* from, void* data, int mode);
+  /* The page was isolated and stays where it is. Not called for pages that were freed meanwhile. */
+  void (*put_back)(void* context, void* page, void* data);
+};
+typedef struct buoy_movable_owner buoy_movable_owner;
 
 /* Creates a pool. EINVAL: a bad field; ENOSYS/EPERM: the kernel cannot serve (see `buoy info`);
  * the backing file's own errno if it cannot be used; EBUSY: the process has the most pools it can
  * have. */
 BUOY_API int buoy_pool_create(const struct buoy_options* options, buoy_pool** pool);
-/* EBUSY while regions are mapped. */
+/* EBUSY while regions are mapped, contiguous memory is allocated or movable owners exist. */
 BUOY_API int buoy_pool_destroy(buoy_pool* pool);
 /* The balloon. Growing is at once; shrinking reclaims first: EAGAIN if not enough could be (the
  * budget then stays as it was), EINVAL below the minimum. */
@@ -111,7 +151,8 @@ BUOY_API int buoy_pool_eventfd(buoy_pool* pool);
 #define BUOY_EVENT_PURGES(value) ((uint64_t)(value)&0xfffffU)           /* batches purged */
 #define BUOY_EVENT_MODERATE(value) ((uint64_t)(value) >> 20 & 0xfffffU) /* times reached */
 #define BUOY_EVENT_CRITICAL(value) ((uint64_t)(value) >> 40)
-/* Moves arena pages together and gives empty blocks back. 0. */
+/* Moves arena pages together and gives empty blocks back, as far as that goes; waits for users of
+ * movable pages. 0. */
 BUOY_API int buoy_compact(buoy_pool* pool);
 
 /* Maps `length` bytes (rounded up to pages) of zeros, managed. Costs nothing until touched. */
@@ -146,10 +187,37 @@ BUOY_API int buoy_unpin(void* address, size_t length, unsigned flags);
 /* One byte a page of [address, address + length): BUOY_PAGE_*. */
 BUOY_API int buoy_residency(void* address, size_t length, unsigned char* vec);
 
-/* Physically unmovable, page-aligned memory in the arena (2 MiB-aligned from 2 MiB), usable
- * directly. ENOMEM if no such run can be made; EINVAL for zero or more than the pool. */
+/* Page-aligned memory in the arena (2 MiB-aligned from 2 MiB, and then backed by huge pages where
+ * the system has them) that stays in place and resident until it is freed: fit for system calls,
+ * io_uring registered buffers and devices, without a pin. Contents are undefined. Moves what is
+ * movable out of the way, and reclaims where the budget is short.
+ * BUOY_RESERVE_AREA: out of the reserve if it has room, else from elsewhere.
+ * EINVAL: zero, more than the budget, an unknown flag. ENOMEM: no such run can be made; who is in
+ * the way is then buoy_pool_stat "cma_blocked_by" (1 the budget, 2 compressed pages, 3 contiguous
+ * memory, 4 a movable owner's page, 5 too short a range) and "cma_blocked_at" (its address, or 0). */
 BUOY_API void* buoy_alloc_contiguous(buoy_pool* pool, size_t length, unsigned flags);
+/* EINVAL, and nothing changed: not the start of such memory, or freed already. */
 BUOY_API int buoy_free_contiguous(buoy_pool* pool, void* address);
+
+/* Registers an owner of movable pages. EINVAL: a missing function, a bad size or an unknown flag;
+ * EBUSY: the pool has the most owners it can have (254). */
+BUOY_API int buoy_movable_owner_create(buoy_pool* pool, const struct buoy_movable_ops* ops,
+                                       buoy_movable_owner** owner);
+/* EBUSY while it has pages. */
+BUOY_API int buoy_movable_owner_destroy(buoy_movable_owner* owner);
+/* A naturally aligned run of `length` bytes, rounded up to a power of two of pages, 2 MiB at most,
+ * contents undefined. It is resident and stays where it is until buoy_movable_set. EINVAL: zero or
+ * too long; ENOMEM. */
+BUOY_API void* buoy_movable_alloc(buoy_movable_owner* owner, size_t length);
+/* The page may be moved from now on: any moment, it is at another address, and `data` says to the
+ * callbacks which page it is. EINVAL: not a page of this owner. */
+BUOY_API int buoy_movable_set(buoy_movable_owner* owner, void* page, void* data);
+/* The page stays where it is from now on. Waits for a callback that is under way; the address is
+ * the one that the owner's data names when this is called. EINVAL: not a page of this owner (any
+ * more): it moved just before. */
+BUOY_API int buoy_movable_clear(buoy_movable_owner* owner, void* page);
+/* The page, movable or not, isolated or not, goes. EINVAL as above. */
+BUOY_API int buoy_movable_free(buoy_movable_owner* owner, void* page);
 
 #ifdef __cplusplus
 }

@@ -33,6 +33,7 @@ struct PoolOptions {
   const char* compressor = nullptr;    // nullptr: "lz4"; "zstd"; "none"
   int faults = BUOY_FAULTS_AUTO;
   int on_exhausted = BUOY_EXHAUSTED_SIGBUS;
+  std::size_t contiguous_reserve = 0;  // bytes, at most half of the budget
 };
 
 class Pool {
@@ -45,6 +46,7 @@ class Pool {
     o.compressor = options.compressor;
     o.faults = options.faults;
     o.on_exhausted = options.on_exhausted;
+    o.contiguous_reserve = options.contiguous_reserve;
     detail::check(buoy_pool_create(&o, &pool_), "buoy_pool_create");
   }
   // Its regions must be gone.
@@ -65,6 +67,8 @@ class Pool {
     if (freed < 0) detail::throw_errno("buoy_pool_reclaim");
     return static_cast<std::size_t>(freed);
   }
+  // Moves arena pages together and gives empty blocks back.
+  void compact() { detail::check(buoy_compact(pool_), "buoy_compact"); }
   // A counter or gauge by its name.
   [[nodiscard]] std::uint64_t stat(const char* name) const {
     std::uint64_t value = 0;
@@ -126,6 +130,32 @@ class Region {
   [[nodiscard]] Kept mark_nonvolatile() { return mark_nonvolatile(0, bytes_); }
 
  private:
+  std::byte* at_;
+  std::size_t bytes_;
+};
+
+// Contiguous memory in the arena that stays in place and resident, fit for devices without a pin.
+class ContiguousBuffer {
+ public:
+  explicit ContiguousBuffer(const Pool& pool, std::size_t bytes, unsigned flags = 0)
+      : pool_(pool.get()),
+        at_(static_cast<std::byte*>(buoy_alloc_contiguous(pool_, bytes, flags))),
+        bytes_(bytes) {
+    if (at_ == nullptr) detail::throw_errno("buoy_alloc_contiguous");
+  }
+  ~ContiguousBuffer() {
+    if (at_ != nullptr) (void)buoy_free_contiguous(pool_, at_);
+  }
+  ContiguousBuffer(ContiguousBuffer&& other) noexcept
+      : pool_(other.pool_), at_(std::exchange(other.at_, nullptr)), bytes_(other.bytes_) {}
+  ContiguousBuffer& operator=(ContiguousBuffer&&) = delete;
+
+  [[nodiscard]] std::byte* data() const noexcept { return at_; }
+  [[nodiscard]] std::size_t size() const noexcept { return bytes_; }
+  [[nodiscard]] std::span<std::byte> bytes() const noexcept { return {at_, bytes_}; }
+
+ private:
+  buoy_pool* pool_;
   std::byte* at_;
   std::size_t bytes_;
 };

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
+#include "api/movable_owner.h"
 #include "api/pool.h"
 #include "api/pool_registry.h"
 #include "buoy/buoy.h"
@@ -14,6 +16,7 @@ namespace buoy {
 namespace {
 
 Pool* unwrap(buoy_pool* p) { return reinterpret_cast<Pool*>(p); }
+MovableOwner* unwrap(buoy_movable_owner* o) { return reinterpret_cast<MovableOwner*>(o); }
 
 int fail(int code) {
   errno = code;
@@ -51,7 +54,10 @@ ssize_t short_count(PageCount done, int error, size_t length) {
 }
 
 Status read_options(const buoy_options& o, PoolOptions* out) {
-  if (o.struct_size < sizeof(buoy_options)) return Error{EINVAL};
+  // The size before contiguous_reserve was added.
+  constexpr std::size_t kFirstSize = offsetof(buoy_options, contiguous_reserve);
+  if (o.struct_size < sizeof(buoy_options) && o.struct_size != kFirstSize) return Error{EINVAL};
+  if (o.struct_size >= sizeof(buoy_options)) out->contiguous_reserve = o.contiguous_reserve;
   out->budget = o.budget;
   out->backing_file = o.backing_file;
   if (o.compressor == nullptr || std::strcmp(o.compressor, "lz4") == 0)
@@ -85,7 +91,8 @@ Status read_options(const buoy_options& o, PoolOptions* out) {
     default:
       return Error{EINVAL};
   }
-  if (out->budget < Budget::kMinimum) return Error{EINVAL};
+  if (out->budget < Budget::kMinimum || out->contiguous_reserve > out->budget / 2)
+    return Error{EINVAL};
   return {};
 }
 
@@ -241,6 +248,69 @@ int buoy_residency(void* address, size_t length, unsigned char* vec) {
   if (vec == nullptr) return fail(EINVAL);
   if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
   return result(r.pool->vm().residency(r.run, vec));
+}
+
+int buoy_compact(buoy_pool* pool) {
+  if (pool == nullptr) return fail(EINVAL);
+  unwrap(pool)->compact();
+  return 0;
+}
+
+void* buoy_alloc_contiguous(buoy_pool* pool, size_t length, unsigned flags) {
+  if (pool == nullptr || (flags & ~unsigned{BUOY_RESERVE_AREA}) != 0) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  auto at = unwrap(pool)->allocate_contiguous(
+      length, (flags & BUOY_RESERVE_AREA) != 0 ? frames::Area::kReserve : frames::Area::kGeneral);
+  if (at) return *at;
+  errno = at.code();
+  return nullptr;
+}
+
+int buoy_free_contiguous(buoy_pool* pool, void* address) {
+  if (pool == nullptr) return fail(EINVAL);
+  return result(unwrap(pool)->free_contiguous(address));
+}
+
+int buoy_movable_owner_create(buoy_pool* pool, const buoy_movable_ops* ops,
+                              buoy_movable_owner** owner) {
+  if (pool == nullptr || ops == nullptr || owner == nullptr) return fail(EINVAL);
+  auto made = MovableOwner::create(*unwrap(pool), *ops);
+  if (!made) return fail(made.code());
+  *owner = reinterpret_cast<buoy_movable_owner*>(*made);
+  return 0;
+}
+
+int buoy_movable_owner_destroy(buoy_movable_owner* owner) {
+  if (owner == nullptr) return fail(EINVAL);
+  return result(MovableOwner::destroy(unwrap(owner)));
+}
+
+void* buoy_movable_alloc(buoy_movable_owner* owner, size_t length) {
+  if (owner == nullptr) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  auto at = unwrap(owner)->allocate(length);
+  if (at) return *at;
+  errno = at.code();
+  return nullptr;
+}
+
+int buoy_movable_set(buoy_movable_owner* owner, void* page, void* data) {
+  if (owner == nullptr) return fail(EINVAL);
+  return result(unwrap(owner)->set_movable(page, data));
+}
+
+int buoy_movable_clear(buoy_movable_owner* owner, void* page) {
+  if (owner == nullptr) return fail(EINVAL);
+  return result(unwrap(owner)->clear_movable(page));
+}
+
+int buoy_movable_free(buoy_movable_owner* owner, void* page) {
+  if (owner == nullptr) return fail(EINVAL);
+  return result(unwrap(owner)->free(page));
 }
 
 }  // extern "C"

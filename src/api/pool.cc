@@ -31,7 +31,8 @@ int negative(Status s) { return -s.code(); }
 }  // namespace
 
 Result<Pool*> Pool::create(const PoolOptions& options) {
-  if (options.budget < Budget::kMinimum) return Error{EINVAL};
+  if (options.budget < Budget::kMinimum || options.contiguous_reserve > options.budget / 2)
+    return Error{EINVAL};
   auto pool = frames::place<Pool>(options);
   if (!pool) return pool.error();
   if (Status s = (*pool)->open(); !s) {
@@ -56,7 +57,9 @@ Status Pool::open() {
   auto real = mmu::UffdMmu::create(mmu_options);
   if (!real) return real.error();
   context_.mmu = mmu_ = *real;
-  auto arena = frames::Arena::create(context_.budget, context_.counters, options_.budget);
+  auto arena = frames::Arena::create(
+      context_.budget, context_.counters,
+      frames::ArenaOptions{options_.budget, options_.contiguous_reserve, frames::Span::kGenerous});
   if (!arena) return arena.error();
   context_.arena = arena_ = *arena;
   swap::SwapOptions swap_options;
@@ -76,7 +79,9 @@ void Pool::close() {
 }
 
 Status Pool::destroy(Pool* pool) {
-  if (pool->vm_.has_mappings()) return Error{EBUSY};
+  if (pool->vm_.has_mappings() || pool->owners_.load(std::memory_order_relaxed) != 0 ||
+      !pool->arena_->contiguous().frames().is_zero())
+    return Error{EBUSY};
   pool->close();
   frames::displace(pool);
   return {};

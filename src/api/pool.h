@@ -6,6 +6,8 @@
 // malloc; everything may be called before libc is set up.
 #pragma once
 
+#include <atomic>
+
 #include "base/result.h"
 #include "frames/arena.h"
 #include "mmu/uffd_mmu.h"
@@ -25,13 +27,15 @@ struct PoolOptions {
   OnExhausted on_exhausted = OnExhausted::kSigbus;
   // True for the library, whose users pin what devices write to; false for unmodified programs.
   bool pins_are_known = true;
+  // For contiguous memory. At most half of the budget.
+  ByteSize contiguous_reserve = 0;
 };
 
 class Pool {
  public:
-  // EINVAL: budget below the minimum; otherwise the errno of what is missing.
+  // EINVAL: budget below the minimum, reserve too large; otherwise the errno of what is missing.
   [[nodiscard]] static Result<Pool*> create(const PoolOptions& options);
-  // EBUSY while anything is mapped.
+  // EBUSY while anything is mapped, contiguous or owned by a MovableOwner.
   [[nodiscard]] static Status destroy(Pool* pool);
 
   [[nodiscard]] Vm& vm() { return vm_; }
@@ -56,6 +60,28 @@ class Pool {
   // As mincore(2): bit 0 of each byte, 1 if resident.
   int residency(void* address, ByteSize length, unsigned char* vec);
 
+  // ---- The arena (pool_arena.cc) ----------------------------------------------------------------
+  // Who was in the way of a contiguous allocation; buoy.h's cma_blocked_by.
+  enum class BlockedBy : std::uint8_t {
+    kNobody = 0,
+    kBudget = 1,
+    kCompressed = 2,
+    kContiguous = 3,
+    kDriver = 4,
+    kPlace = 5,
+  };
+  void compact();
+  // EINVAL: zero, more than the budget. ENOMEM.
+  Result<void*> allocate_contiguous(ByteSize length, frames::Area area);
+  // EINVAL: not the start of such memory.
+  Status free_contiguous(void* address);
+  // A run for a movable owner, not movable yet. ENOMEM.
+  Result<Pfn> allocate_movable(Order order);
+  // Movable owners: as long as there are any, the pool cannot go.
+  void count_owner(int by) { owners_.fetch_add(by, std::memory_order_relaxed); }
+  // The arena's frame at a page-aligned address; none() if it has none there that was ever taken.
+  [[nodiscard]] Pfn frame_at(const void* address) const;
+
   // ---- The whole ------------------------------------------------------------------------------
   Status resize(ByteSize budget);
   ByteSize reclaim(ByteSize bytes);
@@ -77,6 +103,8 @@ class Pool {
   [[nodiscard]] Status open();
   void close();
   [[nodiscard]] ByteSize metadata_bytes() const;
+  frames::ContiguousResult allocate_run(PageCount count, frames::Area area);
+  void note_blocked(const frames::ContiguousResult& result);
 
   PoolOptions options_;
   Context context_;
@@ -84,6 +112,10 @@ class Pool {
   mmu::UffdMmu* mmu_ = nullptr;
   frames::Arena* arena_ = nullptr;
   swap::SwapStack* swap_ = nullptr;
+  std::atomic<int> owners_{0};
+  // Of the last contiguous allocation that was refused.
+  std::atomic<BlockedBy> blocked_by_{BlockedBy::kNobody};
+  std::atomic<std::uintptr_t> blocked_at_{0};
 };
 
 }  // namespace buoy

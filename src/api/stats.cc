@@ -23,6 +23,10 @@ constexpr std::string_view kGauges[] = {
     "pinned_bytes",
     "resident_without_lazyfree_bytes",
     "arena_bytes",
+    "arena_lost_bytes",
+    "contiguous_bytes",
+    "cma_blocked_by",
+    "cma_blocked_at",
     "same_filled_pages",
     "incompressible_pages",
     "pressure_level",
@@ -50,6 +54,11 @@ bool Pool::stat(std::string_view name, std::uint64_t* value) const {
   if (name == "metadata_bytes") return *value = metadata_bytes(), true;
   if (name == "pagetable_bytes") return *value = mmu_->pagetable_bytes(), true;
   if (name == "arena_bytes") return *value = arena_->taken().bytes(), true;
+  if (name == "arena_lost_bytes") return *value = arena_->compactor().lost_frames().bytes(), true;
+  if (name == "contiguous_bytes") return *value = arena_->contiguous().frames().bytes(), true;
+  if (name == "cma_blocked_by")
+    return *value = static_cast<std::uint64_t>(blocked_by_.load(std::memory_order_relaxed)), true;
+  if (name == "cma_blocked_at") return *value = blocked_at_.load(std::memory_order_relaxed), true;
   if (name == "pinned_bytes") {
     const auto held = context_.held_pages.load(std::memory_order_relaxed);
     return *value = static_cast<std::uint64_t>(held < 0 ? 0 : held) * kPageSize, true;

@@ -65,7 +65,9 @@ namespace buoy {
   X(balloon_migrate, "balloon frames migrated")                                             \
   X(fork_calls, "forks")                                                                    \
   X(cma_alloc_success, "contiguous allocations served")                                     \
-  X(cma_alloc_fail, "contiguous allocations refused")
+  X(cma_alloc_fail, "contiguous allocations refused")                                       \
+  X(cma_fail_budget, "of these: the budget had no room, and reclaim made none")             \
+  X(cma_fail_pinned, "of these: a page that stays was in the way")
 
 enum class Event : std::uint8_t {
 #define BUOY_EVENT_ENUM(name, text) name,

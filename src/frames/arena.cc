@@ -316,12 +316,17 @@ bool Arena::return_block(std::uint32_t keep) {
 // ---------------------------------------------------------------- movable pages
 
 bool Arena::try_set_movable(Pfn head, OwnerId owner) {
+  return try_set_movable(head, owner, page(head).owner_word.load(std::memory_order_relaxed));
+}
+
+bool Arena::try_set_movable(Pfn head, OwnerId owner, std::uint64_t owner_word) {
   Page& p = page(head);
   p.lock.lock(LockRank::kPage);
   const PageWord w = p.load();
   const bool free_to = !w.has(PageFlag::kIsolated);
   if (free_to) {
     p.owner_id.store(owner, std::memory_order_relaxed);
+    p.owner_word.store(owner_word, std::memory_order_relaxed);
     p.store(w.with(PageFlag::kMovable));
   }
   p.lock.unlock(LockRank::kPage);
@@ -333,6 +338,30 @@ void Arena::clear_movable(Pfn head) {
   p.lock.lock(LockRank::kPage);
   p.store(p.load().without(PageFlag::kMovable));
   p.lock.unlock(LockRank::kPage);
+}
+
+bool Arena::try_clear_movable(Pfn head, OwnerId owner) {
+  Page& p = page(head);
+  p.lock.lock(LockRank::kPage);
+  const PageWord w = p.load();
+  const bool is_owners = w.state() == PageState::kAllocated && p.owner() == owner;
+  if (is_owners) p.store(w.without(PageFlag::kMovable));
+  p.lock.unlock(LockRank::kPage);
+  return is_owners;
+}
+
+bool Arena::try_release(Pfn head, OwnerId owner) {
+  Page& p = page(head);
+  p.lock.lock(LockRank::kPage);
+  const PageWord w = p.load();
+  const bool is_owners = w.state() == PageState::kAllocated && p.owner() == owner;
+  if (is_owners) {
+    p.owner_id.store(0, std::memory_order_relaxed);
+    p.store(w.without(PageFlag::kMovable));
+  }
+  p.lock.unlock(LockRank::kPage);
+  if (is_owners) put(head);
+  return is_owners;
 }
 
 Pfn Arena::try_take_target(PageWord like, Targets targets) {

@@ -44,8 +44,8 @@ Pfn ContiguousRanges::Obstacles::find(Pfn first, PageCount n) const {
 
 // ---------------------------------------------------------------- choosing a window
 
-ContiguousRanges::Price ContiguousRanges::price_of(Pfn first, PageCount n, Callers callers,
-                                                   const Obstacles& obstacles) const {
+ContiguousRanges::Price ContiguousRanges::look_at(Pfn first, PageCount n, Callers callers,
+                                                  const Obstacles& obstacles) const {
   Price price;
   price.in_the_way = obstacles.find(first, n);
   if (!price.in_the_way.is_none()) return price;
@@ -54,8 +54,7 @@ ContiguousRanges::Price ContiguousRanges::price_of(Pfn first, PageCount n, Calle
       price.in_the_way = first;
       return price;
     case Arena::Availability::kAbsent:
-      price.cost = arena_.budget().free() > arena_.budget().high_watermark() ? kFreshBlockPrice
-                                                                             : kDearBlockPrice;
+      price.absent = n.value();
       return price;
     case Arena::Availability::kPresent:
       break;
@@ -71,11 +70,25 @@ ContiguousRanges::Price ContiguousRanges::price_of(Pfn first, PageCount n, Calle
         price.in_the_way = head;
         return price;
       }
-      price.cost += run;
+      price.moves += run;
     }
     f += run;
   }
   return price;
+}
+
+void ContiguousRanges::reckon(Price* price, PageCount range, PageCount free) const {
+  const auto blocks_for = [](std::uint64_t frames) {
+    return (frames + kPagesPerBlock - 1) / kPagesPerBlock;
+  };
+  const std::uint64_t present = range.value() - std::min(range.value(), price->absent);
+  const std::uint64_t free_inside = present - std::min(present, price->moves);
+  const std::uint64_t elsewhere = free.value() - std::min(free.value(), free_inside);
+  const std::uint64_t homeless = price->moves - std::min(price->moves, elsewhere);
+  price->blocks = blocks_for(price->absent) + blocks_for(homeless);
+  const bool is_ample = arena_.budget().free() > arena_.budget().high_watermark() +
+                                                     PageCount(price->blocks * kPagesPerBlock);
+  price->cost = price->moves + price->blocks * (is_ample ? kFreshBlockPrice : kDearBlockPrice);
 }
 
 // Windows that begin at a block, over as many as it takes.
@@ -85,38 +98,44 @@ ContiguousRanges::Window ContiguousRanges::choose(const ContiguousRequest& reque
   const Arena::BlockRange area = arena_.blocks_of(request.area);
   const auto full = static_cast<std::uint32_t>((request.count.value() - 1) / kPagesPerBlock);
   const PageCount rest(request.count.value() - std::uint64_t{full} * kPagesPerBlock);
-  const auto price = [&](std::uint32_t block, PageCount n) {
-    return price_of(Pfn(block * kBlockFrames), n, request.callers, obstacles);
+  const PageCount free = arena_.use().free;
+  const auto look = [&](std::uint32_t block, PageCount n) {
+    return look_at(Pfn(block * kBlockFrames), n, request.callers, obstacles);
   };
   Window best;
-  // A window slides over the area: `sum` is the price of the full blocks [start, next).
-  std::uint64_t sum = 0;
+  // A window slides over the area: `sum` is for the full blocks [start, next).
+  Price sum;
   std::uint32_t start = area.begin;
   std::uint32_t next = area.begin;
-  while (start + full < area.end && best.cost != 0) {
+  while (start + full < area.end && best.price.cost != 0) {
     bool stuck = false;
     for (; next < start + full && !stuck; ++next) {
-      const Price p = price(next, PageCount(kPagesPerBlock));
+      const Price p = look(next, PageCount(kPagesPerBlock));
       stuck = !p.in_the_way.is_none();
       if (stuck) *in_the_way = p.in_the_way;
-      sum += p.cost;
+      sum.moves += p.moves;
+      sum.absent += p.absent;
     }
     if (stuck) {
       start = next;
-      sum = 0;
+      sum = {};
       continue;
     }
-    const Price last = price(start + full, rest);
-    if (last.in_the_way.is_none()) {
-      if (sum + last.cost < best.cost) best = {Pfn(start * kBlockFrames), sum + last.cost};
+    Price all = look(start + full, rest);
+    if (all.in_the_way.is_none()) {
+      all.moves += sum.moves;
+      all.absent += sum.absent;
+      reckon(&all, request.count, free);
+      if (all.cost < best.price.cost) best = {Pfn(start * kBlockFrames), all};
     } else {
-      *in_the_way = last.in_the_way;
+      *in_the_way = all.in_the_way;
     }
     // Beyond what was ever taken every place is as good as the next.
     if (start > arena_.block_span() && best.is_found()) break;
     if (full > 0) {
-      const std::uint64_t first = price(start, PageCount(kPagesPerBlock)).cost;
-      sum -= std::min(sum, first);
+      const Price first = look(start, PageCount(kPagesPerBlock));
+      sum.moves -= std::min(sum.moves, first.moves);
+      sum.absent -= std::min(sum.absent, first.absent);
     } else {
       next = start + 1;
     }
@@ -131,15 +150,18 @@ ContiguousRanges::Window ContiguousRanges::choose_within_blocks(const Contiguous
                                                                 Pfn* in_the_way) const {
   const Arena::BlockRange area = arena_.blocks_of(request.area);
   const std::uint32_t step = 1U << order_covering(request.count);
+  const PageCount free = arena_.use().free;
   Window best;
-  for (std::uint32_t b = area.begin; b < area.end && best.cost != 0; ++b) {
+  for (std::uint32_t b = area.begin; b < area.end && best.price.cost != 0; ++b) {
     for (std::uint32_t w = 0; w < kBlockFrames; w += step) {
       const Pfn first(b * kBlockFrames + w);
-      const Price p = price_of(first, request.count, request.callers, obstacles);
-      if (!p.in_the_way.is_none())
+      Price p = look_at(first, request.count, request.callers, obstacles);
+      if (!p.in_the_way.is_none()) {
         *in_the_way = p.in_the_way;
-      else if (p.cost < best.cost)
-        best = {first, p.cost};
+        continue;
+      }
+      reckon(&p, request.count, free);
+      if (p.cost < best.price.cost) best = {first, p};
     }
     if (b > arena_.block_span() && best.is_found()) break;
   }
@@ -148,8 +170,18 @@ ContiguousRanges::Window ContiguousRanges::choose_within_blocks(const Contiguous
 
 // ---------------------------------------------------------------- claiming it
 
-ContiguousResult ContiguousRanges::claim(Pfn first, const ContiguousRequest& request) {
+ContiguousResult ContiguousRanges::claim(const Window& window, const ContiguousRequest& request) {
   ContiguousResult result;
+  const Pfn first = window.first;
+  // What the caller has to charge is said before anything is touched.
+  const PageCount needed(window.price.blocks * kPagesPerBlock);
+  const PageCount room =
+      arena_.budget().free() - std::min(arena_.budget().free(), arena_.budget().reserve());
+  if (needed > request.charged + room) {
+    result.refusal = Refusal::kBudget;
+    result.short_of = needed;
+    return result;
+  }
   const std::uint32_t begin = first.block();
   const std::uint32_t end = (first + request.count + PageCount(kPagesPerBlock - 1)).block();
   PageCount charged = request.charged;
@@ -170,7 +202,7 @@ ContiguousResult ContiguousRanges::claim(Pfn first, const ContiguousRequest& req
   };
   for (std::uint32_t i = 0; i < missing; ++i) {
     if (arena_.try_bring_in_isolated(begin, end, &charged)) continue;
-    result.short_of = PageCount(std::uint64_t{missing - i} * kPagesPerBlock);
+    result.short_of = needed;  // others were quicker with the budget's room
     return give_up(Refusal::kBudget);
   }
   // Where the pages go that are there now: whole new blocks, as many as the others lack room.
@@ -180,7 +212,7 @@ ContiguousResult ContiguousRanges::claim(Pfn first, const ContiguousRequest& req
     if (e.is_done && arena_.try_claim_isolated(first, request.count, pieces_of_range())) break;
     if (e.lacks_targets) {
       if (arena_.try_grow_by(MigrateType::kMovable, &charged)) continue;
-      result.short_of = PageCount(kPagesPerBlock);
+      result.short_of = needed + PageCount(kPagesPerBlock);
       return give_up(Refusal::kBudget);
     }
     result.in_the_way = e.in_the_way.is_none() ? first : e.in_the_way;
@@ -234,7 +266,7 @@ ContiguousResult ContiguousRanges::try_allocate(const ContiguousRequest& request
         result.in_the_way = in_the_way;
         break;
       }
-      result = claim(window.first, rest);
+      result = claim(window, rest);
       consumed += result.consumed;
       rest.charged -= result.consumed;
       if (result.refusal == Refusal::kInTheWay) obstacles.add(result.in_the_way);

@@ -42,7 +42,7 @@ struct ContiguousRequest {
 
 enum class Refusal : std::uint8_t {
   kNone,
-  kBudget,    // short_of pages more in `charged` would let it go on
+  kBudget,    // with so many pages in `charged` as `short_of` says it may go on
   kInTheWay,  // a page that stays, at in_the_way, in each place that it could be
   kNoPlace,   // the area is not that long
 };
@@ -78,23 +78,30 @@ class ContiguousRanges {
     void add(Pfn page) { pages[count++] = page; }
     [[nodiscard]] Pfn find(Pfn first, PageCount n) const;
   };
+  // What it takes to empty a range.
+  struct Price {
+    std::uint64_t moves = 0;   // frames
+    std::uint64_t absent = 0;  // frames of the range that are in absent blocks
+    std::uint64_t blocks = 0;  // to be taken, for the range and for what is moved
+    std::uint64_t cost = UINT64_MAX;
+    Pfn in_the_way = Pfn::none();
+  };
   struct Window {
     Pfn first;
-    std::uint64_t cost = UINT64_MAX;
-    [[nodiscard]] bool is_found() const { return cost != UINT64_MAX; }
-  };
-  struct Price {
-    std::uint64_t cost = 0;
-    Pfn in_the_way = Pfn::none();
+    Price price;
+    [[nodiscard]] bool is_found() const { return price.cost != UINT64_MAX; }
   };
   [[nodiscard]] Window choose(const ContiguousRequest& request, const Obstacles& obstacles,
                               Pfn* in_the_way) const;
   [[nodiscard]] Window choose_within_blocks(const ContiguousRequest& request,
                                             const Obstacles& obstacles, Pfn* in_the_way) const;
-  [[nodiscard]] Price price_of(Pfn first, PageCount n, Callers callers,
-                               const Obstacles& obstacles) const;
+  // Without blocks and cost. The range is within one block.
+  [[nodiscard]] Price look_at(Pfn first, PageCount n, Callers callers,
+                              const Obstacles& obstacles) const;
+  // `free`: frames that are free in the whole arena.
+  void reckon(Price* price, PageCount range, PageCount free) const;
   // Isolates, charges, empties and claims the window.
-  [[nodiscard]] ContiguousResult claim(Pfn first, const ContiguousRequest& request);
+  [[nodiscard]] ContiguousResult claim(const Window& window, const ContiguousRequest& request);
   [[nodiscard]] ContiguousResult allocate_small(const ContiguousRequest& request);
   void hand_out(Pfn head, PageCount count);
 

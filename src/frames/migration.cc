@@ -56,10 +56,13 @@ MigrateStep Migrator::migrate(Pfn from, Pfn to, MigrateMode mode) {
                          std::memory_order_relaxed);
   fresh.store(fresh.load().with(PageFlag::kMovable));
   const MigrateOutcome outcome = arena_.owners().ops(owner).migrate(from, to, mode);
-  if (outcome == MigrateOutcome::kDone)
+  if (outcome == MigrateOutcome::kDone) {
+    page.owner_id.store(0, std::memory_order_relaxed);
     page.store(word.without(PageFlag::kMovable).without(PageFlag::kIsolated));
-  else
+  } else {
+    fresh.owner_id.store(0, std::memory_order_relaxed);
     fresh.store(fresh.load().without(PageFlag::kMovable));
+  }
   fresh.lock.unlock(LockRank::kPage);
   page.lock.unlock(LockRank::kPage);
   if (outcome == MigrateOutcome::kAgain) return MigrateStep::kAgain;
