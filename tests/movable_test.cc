@@ -201,6 +201,48 @@ TEST(Movable, ADriversBuffersMoveAndAreIntact) {
   EXPECT_LE(pool.stat("arena_lost_bytes"), 2 * 2 * kMiB);
 }
 
+TEST(Movable, ShrinkingGivesWholeBlocksBackAndThenSingleFrames) {
+  buoy::Pool pool(kBudget, signals());
+  Driver driver(pool, kPageSize);
+  const auto fill_thinly = [&](std::size_t every) {
+    std::vector<std::size_t> all;
+    for (std::size_t i = 0; i < 40 * kMiB / kPageSize; ++i)
+      all.push_back(driver.create(static_cast<unsigned char>(i)));
+    std::vector<std::size_t> left;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (i % every == 0)
+        left.push_back(all[i]);
+      else
+        driver.destroy(all[i]);
+    }
+    return left;
+  };
+  const std::vector<std::size_t> moves = fill_thinly(8);
+  EXPECT_GT(pool.stat("arena_bytes"), 30 * kMiB);
+  pool.resize(24 * kMiB);
+  EXPECT_LE(pool.stat("resident_bytes"), 24 * kMiB);
+  EXPECT_EQ(pool.stat("balloon_bytes"), 0U);
+  EXPECT_GE(pool.stat("balloon_inflate"), 20 * kMiB / kPageSize);
+  for (const std::size_t n : moves) {
+    EXPECT_TRUE(driver.is_intact(n));
+    driver.destroy(n);
+  }
+  // The same with pages that their owner keeps where they are.
+  pool.resize(kBudget);
+  const std::vector<std::size_t> stays = fill_thinly(8);
+  for (const std::size_t n : stays) driver.keep(n, true);
+  EXPECT_GT(pool.stat("arena_bytes"), 30 * kMiB);
+  pool.resize(24 * kMiB);
+  EXPECT_LE(pool.stat("resident_bytes"), 24 * kMiB);
+  EXPECT_GT(pool.stat("balloon_bytes"), 0U);
+  for (const std::size_t n : stays) EXPECT_TRUE(driver.is_intact(n));
+  // Growing takes them back at once.
+  pool.resize(kBudget);
+  EXPECT_EQ(pool.stat("balloon_bytes"), 0U);
+  EXPECT_GT(pool.stat("balloon_deflate"), 0U);
+  for (const std::size_t n : stays) EXPECT_TRUE(driver.is_intact(n));
+}
+
 // zram in and out, a driver's buffers, contiguous memory and compaction, all at once.
 TEST(Movable, StressOfEverythingThatMoves) {
   buoy::Pool pool(kBudget, signals(8 * kMiB));

@@ -200,7 +200,7 @@ BUOY_API void* buoy_alloc_contiguous(buoy_pool* pool, size_t length, unsigned fl
 BUOY_API int buoy_free_contiguous(buoy_pool* pool, void* address);
 
 /* Registers an owner of movable pages. EINVAL: a missing function, a bad size or an unknown flag;
- * EBUSY: the pool has the most owners it can have (254). */
+ * EBUSY: the pool has the most owners it can have (253). */
 BUOY_API int buoy_movable_owner_create(buoy_pool* pool, const struct buoy_movable_ops* ops,
                                        buoy_movable_owner** owner);
 /* EBUSY while it has pages. */

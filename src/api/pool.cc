@@ -187,27 +187,10 @@ int Pool::residency(void* address, ByteSize length, unsigned char* vec) {
 
 // ---- The whole --------------------------------------------------------------------------------
 
-Status Pool::resize(ByteSize budget) {
-  if (budget < Budget::kMinimum) return Error{EINVAL};
-  return vm_.resize(PageCount::whole_in(budget));
-}
-
-ByteSize Pool::reclaim(ByteSize bytes) {
-  const SignalBlock signals;
-  const PageCount goal = PageCount::covering(bytes);
-  PageCount freed;
-  while (freed < goal) {
-    const GatePass pass(context_.gate);
-    const PageCount n = vm_.reclaimer().reclaim(goal - freed, ReclaimKind::kDirect);
-    if (n.is_zero()) break;
-    freed += n;
-  }
-  return freed.bytes();
-}
-
 void Pool::validate() {
   vm_.validate(arena_->taken());
   swap_->validate();
+  arena_->validate();
 }
 
 Status Pool::after_fork_in_child() {

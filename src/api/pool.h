@@ -103,6 +103,8 @@ class Pool {
   [[nodiscard]] Status open();
   void close();
   [[nodiscard]] ByteSize metadata_bytes() const;
+  // Empties what blocks of the arena can be emptied; pages given back.
+  PageCount give_back_whole_blocks();
   frames::ContiguousResult allocate_run(PageCount count, frames::Area area);
   void note_blocked(const frames::ContiguousResult& result);
 

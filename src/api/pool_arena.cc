@@ -1,4 +1,5 @@
-// What a pool gives out of its arena: contiguous memory, pages of movable owners, compaction.
+// What a pool gives out of its arena: contiguous memory, pages of movable owners, compaction; and
+// the balloon: memory that goes back to the system and comes again as the budget says.
 
 #include <algorithm>
 #include <cerrno>
@@ -11,6 +12,8 @@ namespace buoy {
 namespace {
 // Each time the budget had room and somebody else was quicker, or more turned out to be needed.
 constexpr unsigned kBudgetTries = 8;
+// What the last steps of a shrink may need beyond what is to go.
+constexpr PageCount kBalloonSlack = PageCount(32);
 }  // namespace
 
 void Pool::compact() {
@@ -114,6 +117,57 @@ Result<Pfn> Pool::allocate_movable(Order order) {
     if (!grown) break;
   }
   return Error{ENOMEM};
+}
+
+// ---- The balloon ------------------------------------------------------------------------------
+
+PageCount Pool::give_back_whole_blocks() {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  return arena_->compactor().compact(frames::CompactionEffort::thorough(frames::Callers::kUser));
+}
+
+Status Pool::resize(ByteSize budget) {
+  if (budget < Budget::kMinimum) return Error{EINVAL};
+  const PageCount target = PageCount::whole_in(budget);
+  if (target >= context_.budget.limit()) {
+    const Status grown = vm_.resize(target);
+    const SignalBlock signals;
+    const GatePass pass(context_.gate);
+    (void)arena_->balloon().deflate(PageCount(UINT64_MAX), Charge::kOrdinary);
+    return grown;
+  }
+  // What the arena has lost to half-empty blocks costs a copy; all else, a compression.
+  if (context_.budget.used() > target) (void)give_back_whole_blocks();
+  Status shrunk = vm_.resize(target);
+  if (shrunk.code() != EAGAIN) return shrunk;
+  {
+    const SignalBlock signals;
+    const GatePass pass(context_.gate);
+    const PageCount used = context_.budget.used();
+    (void)arena_->balloon().inflate(used - std::min(used, target) + kBalloonSlack);
+  }
+  shrunk = vm_.resize(target);
+  if (!shrunk) {
+    const SignalBlock signals;
+    const GatePass pass(context_.gate);
+    (void)arena_->balloon().deflate(PageCount(UINT64_MAX), Charge::kOrdinary);
+  }
+  return shrunk;
+}
+
+ByteSize Pool::reclaim(ByteSize bytes) {
+  const PageCount goal = PageCount::covering(bytes);
+  PageCount freed;
+  if (!goal.is_zero()) freed += give_back_whole_blocks();
+  const SignalBlock signals;
+  while (freed < goal) {
+    const GatePass pass(context_.gate);
+    const PageCount n = vm_.reclaimer().reclaim(goal - freed, ReclaimKind::kDirect);
+    if (n.is_zero()) break;
+    freed += n;
+  }
+  return freed.bytes();
 }
 
 }  // namespace buoy

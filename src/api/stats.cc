@@ -25,6 +25,7 @@ constexpr std::string_view kGauges[] = {
     "arena_bytes",
     "arena_lost_bytes",
     "contiguous_bytes",
+    "balloon_bytes",
     "cma_blocked_by",
     "cma_blocked_at",
     "same_filled_pages",
@@ -56,6 +57,7 @@ bool Pool::stat(std::string_view name, std::uint64_t* value) const {
   if (name == "arena_bytes") return *value = arena_->taken().bytes(), true;
   if (name == "arena_lost_bytes") return *value = arena_->compactor().lost_frames().bytes(), true;
   if (name == "contiguous_bytes") return *value = arena_->contiguous().frames().bytes(), true;
+  if (name == "balloon_bytes") return *value = arena_->balloon().pages().bytes(), true;
   if (name == "cma_blocked_by")
     return *value = static_cast<std::uint64_t>(blocked_by_.load(std::memory_order_relaxed)), true;
   if (name == "cma_blocked_at") return *value = blocked_at_.load(std::memory_order_relaxed), true;

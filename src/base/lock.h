@@ -17,7 +17,7 @@
 //   kVolatile       extents of volatile marks                kSlab
 //   kSwapFile       the backing file's slots and batches     kPage and below
 //   kPage           a movable page's owner against migration kZclass and below
-//   kZclass         one size class of the zpool              kZone, kSlab
+//   kZclass         one size class of the zpool; the balloon kZone, kSlab
 //   kZone           the arena's buddy lists and pageblocks   kSlab
 //   kSlab           a metadata slab's growth                 nothing
 #pragma once

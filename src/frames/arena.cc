@@ -48,15 +48,15 @@ Status Arena::reserve(const ArenaOptions& options) {
       static_cast<std::uint32_t>((options.reserve_bytes + kBlockSize - 1) / kBlockSize);
   if (const Status s = pages_.create(bytes / kPageSize); !s) return s;
   if (const Status s = blocks_.create(block_count_); !s) return s;
+  if (const Status s = balloon_.create(); !s) return s;
   // A hint. Where huge pages are off, blocks are backed page by page and all else stays true.
   (void)sys::advise(base_, bytes_, MADV_HUGEPAGE);
   return {};
 }
 
 void Arena::destroy(Arena* arena) {
-  const std::uint64_t blocks = arena->taken_blocks_.load(std::memory_order_relaxed);
   if (arena->base_ != nullptr) sys::unmap(arena->base_, arena->bytes_);
-  arena->budget_.uncharge(PageCount(blocks * kPagesPerBlock));
+  arena->budget_.uncharge(arena->taken());
   displace(arena);
 }
 
@@ -152,6 +152,15 @@ Pfn Arena::try_allocate_last(const FrameRequest& request) {
   if (!takes_any && request.compaction != Compaction::kNever && may_take(request)) {
     const Pfn made = compactor_.try_make_run(request);
     if (!made.is_none()) return made;
+  }
+  // What the balloon gave back comes one run at a time, as the budget has room.
+  while (!balloon_.deflate(request.order.pages(), request.charge).is_zero()) {
+    drain_caches();
+    const Guard guard(lock_);
+    const Pfn head = take_locked(request);
+    if (head.is_none()) continue;
+    page(head).store(PageWord(PageState::kAllocated, request.order));
+    return head;
   }
   const Guard guard(lock_);
   if (!may_take_locked(request)) return Pfn::none();
@@ -469,6 +478,7 @@ void Arena::validate() {
     }
   }
   BUOY_CHECK(budget_.used() >= taken());
+  balloon_.validate();
 }
 
 }  // namespace buoy::frames

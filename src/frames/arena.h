@@ -7,9 +7,9 @@
 //     absent:  costs nothing
 //
 // A block is charged before its first frame is given out and uncharged after its memory went back
-// to the system. So the arena's charge is always 2 MiB x blocks taken, whatever is free inside:
-// what is free inside is memory that the program has lost, and the allocator's whole aim is to
-// keep blocks either full or empty.
+// to the system. So the arena's charge is always 2 MiB x blocks taken, whatever is free inside (but
+// for what the balloon gave back): what is free inside is memory that the program has lost, and the
+// allocator's whole aim is to keep blocks either full or empty.
 //
 //   blocks taken x 512 = frames allocated + frames cached per CPU + frames free in the zone
 //
@@ -28,6 +28,7 @@
 #include "base/lock.h"
 #include "base/result.h"
 #include "base/units.h"
+#include "frames/balloon.h"
 #include "frames/budget.h"
 #include "frames/compaction.h"
 #include "frames/contiguous.h"
@@ -192,6 +193,7 @@ class Arena {
   // Keeps the first `count` frames of an allocated run, as runs of their own, and frees the rest.
   void shorten(Pfn head, PageCount count, const FrameRequest& request);
   [[nodiscard]] ContiguousRanges& contiguous() { return contiguous_; }
+  [[nodiscard]] Balloon& balloon() { return balloon_; }
   // Allocates exactly this range of isolated blocks, tiled with aligned runs that each are
   // allocated as requested (request.order is ignored). False, and nothing, unless all is free.
   [[nodiscard]] bool try_claim_isolated(Pfn first, PageCount count, const FrameRequest& request);
@@ -216,9 +218,10 @@ class Arena {
   }
 
   [[nodiscard]] ArenaStats stats();
-  // Pages charged to the budget, without a lock.
+  // Pages charged to the budget, without a lock: whole blocks, but for what the balloon has.
   [[nodiscard]] PageCount taken() const {
-    return PageCount(taken_blocks_.load(std::memory_order_relaxed) * kPagesPerBlock);
+    return PageCount(taken_blocks_.load(std::memory_order_relaxed) * kPagesPerBlock) -
+           balloon_.pages();
   }
   [[nodiscard]] PageCount block_free_frames(std::uint32_t block);
   // Blocks that were ever taken are numbered below this.
@@ -312,6 +315,7 @@ class Arena {
   Migrator migrator_{*this};
   Compactor compactor_{*this};
   ContiguousRanges contiguous_{*this};
+  Balloon balloon_{*this};
 };
 
 }  // namespace buoy::frames
