@@ -455,6 +455,7 @@ ByteSize Arena::metadata_bytes() const {
 }
 
 void Arena::validate() {
+  balloon_.validate();
   const Guard guard(lock_);
   const std::uint32_t span = block_span_.load(std::memory_order_relaxed);
   zone_.validate(span);
@@ -478,7 +479,6 @@ void Arena::validate() {
     }
   }
   BUOY_CHECK(budget_.used() >= taken());
-  balloon_.validate();
 }
 
 }  // namespace buoy::frames

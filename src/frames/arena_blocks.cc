@@ -216,6 +216,7 @@ bool Arena::is_isolated_range_free(Pfn first, PageCount count) {
 bool Arena::is_isolated_range_free_locked(Pfn first, PageCount count) {
   bool all = true;
   for_each_part(first, count, [&](std::uint32_t block, std::uint32_t in_block, std::uint32_t n) {
+    lock_.assert_held();
     all = all && zone_.is_range_free(block, in_block, n);
   });
   return all;
@@ -225,6 +226,7 @@ bool Arena::try_claim_isolated(Pfn first, PageCount count, const FrameRequest& r
   const Guard guard(lock_);
   if (!is_isolated_range_free_locked(first, count)) return false;
   for_each_part(first, count, [&](std::uint32_t block, std::uint32_t in_block, std::uint32_t n) {
+    lock_.assert_held();
     zone_.take_range(block, in_block, n);
     mark_pieces_locked(Pfn(block * static_cast<std::uint32_t>(kPagesPerBlock) + in_block), n,
                        request);
