@@ -105,7 +105,7 @@ enum {
 };
 /* buoy_movable_ops.flags: the callbacks make no libc calls but memcpy and its like, and may run on
  * any thread, in the middle of a fault too. Without it they run only in threads that call
- * buoy_compact, buoy_alloc_contiguous or buoy_movable_alloc. */
+ * buoy_compact, buoy_alloc_contiguous, buoy_movable_alloc, buoy_pool_resize, buoy_pool_reclaim. */
 enum { BUOY_MOVABLE_ANY_THREAD = 1 };
 
 /* How pages of an owner are moved: the contract of Linux's movable pages of 2016. `data` is what
