@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdio>
 #include <functional>
 #include <map>
 #include <string>
@@ -22,7 +23,8 @@ inline constexpr std::size_t kPairs = 5;
 
 struct Settings {
   bool quick = false;
-  std::string only;  // cases whose name does not contain this are passed over
+  std::string only;          // cases whose name does not contain this are passed over
+  std::FILE* map = nullptr;  // --map: where a benchmark that can draws its map, as a page of HTML
 
   [[nodiscard]] bool wants(std::string_view case_name) const {
     return case_name.find(only) != std::string_view::npos;
@@ -33,6 +35,7 @@ struct Benchmark {
   std::string name;
   std::string summary;  // one line, for --list
   void (*run)(const Settings&, Report&);
+  bool draws_map = false;  // knows Settings::map
 };
 
 // What one side of a pair does in its own process: `buoy-bench --side NAME KEY=VALUE...`.
@@ -51,10 +54,13 @@ struct Registration {
 };
 
 // BUOY_BENCH(swap, "one line") { ...settings, report... }
-#define BUOY_BENCH(name, summary)                                                         \
+#define BUOY_BENCH(name, summary) BUOY_BENCH_AS(name, summary, false)
+// The same for one that takes --map.
+#define BUOY_BENCH_WITH_MAP(name, summary) BUOY_BENCH_AS(name, summary, true)
+#define BUOY_BENCH_AS(name, summary, draws_map)                                           \
   static void buoy_bench_##name(const ::buoy::bench::Settings&, ::buoy::bench::Report&);  \
   static const ::buoy::bench::Registration buoy_bench_registration_##name{                \
-      ::buoy::bench::Benchmark{#name, summary, buoy_bench_##name}};                       \
+      ::buoy::bench::Benchmark{#name, summary, buoy_bench_##name, draws_map}};            \
   static void buoy_bench_##name([[maybe_unused]] const ::buoy::bench::Settings& settings, \
                                 ::buoy::bench::Report& report)
 

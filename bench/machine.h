@@ -14,6 +14,12 @@ class Unavailable : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// What was asked to be written somewhere cannot be: a mistake of the command line.
+class UnusableOutput : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 // A process was killed because its memory limit could not be held.
 class OutOfMemory : public Unavailable {
  public:

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ namespace {
 
 constexpr int kUsage = 2;
 constexpr const char* kHelp = R"(Usage: buoy-bench NAME [--json] [--quick] [--case TEXT]
+       buoy-bench fragmentation [--map FILE.html] ...
        buoy-bench --list
 
 Measures Buoy and a peer in turn, five pairs or more, and prints the medians. A ratio above 1 means
@@ -38,6 +40,8 @@ that Buoy is better.
                peer could not be set up)
   --quick      less data; as many pairs
   --case TEXT  only the cases whose name contains TEXT
+  --map FILE   fragmentation: draws the arena before and after compaction, a cell a page by kind, as
+               one page of HTML
 )";
 
 int refuse(const std::string& line) {
@@ -82,6 +86,8 @@ int run_benchmark(const Benchmark& benchmark, const Settings& settings, Report::
   int status = 0;
   try {
     benchmark.run(settings, report);
+  } catch (const UnusableOutput& e) {
+    status = refuse(e.what());
   } catch (const std::exception& e) {
     fmt::print(stderr, "buoy-bench: {}: {}\n", benchmark.name, e.what());
     status = 1;
@@ -95,6 +101,8 @@ int main_with(const std::vector<std::string>& words) {
   Settings settings;
   Report::Format format = Report::Format::kTable;
   std::string name;
+  std::string map;
+  bool wants_map = false;
   for (auto word = words.begin(); word != words.end(); ++word) {
     if (*word == "--help" || *word == "-h") {
       std::fputs(kHelp, stdout);
@@ -108,6 +116,10 @@ int main_with(const std::vector<std::string>& words) {
     } else if (*word == "--case") {
       if (++word == words.end()) return refuse("--case needs a value");
       settings.only = *word;
+    } else if (*word == "--map") {
+      if (++word == words.end() || word->empty()) return refuse("--map needs a file to write");
+      map = *word;
+      wants_map = true;
     } else if (word->rfind('-', 0) == 0) {
       return refuse("unknown option '" + *word + "'; see `buoy-bench --help`");
     } else if (!name.empty()) {
@@ -120,6 +132,13 @@ int main_with(const std::vector<std::string>& words) {
   const Benchmark* benchmark = find(benchmarks(), name);
   if (benchmark == nullptr)
     return refuse("unknown benchmark '" + name + "'; see `buoy-bench --list`");
+  if (!wants_map) return run_benchmark(*benchmark, settings, format);
+  if (!benchmark->draws_map) return refuse("'" + name + "' draws no map: --map is for others");
+  // Opened before anything is measured; what is there is replaced when the map is drawn.
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(map.c_str(), "a"),
+                                                             &std::fclose);
+  if (file == nullptr) return refuse("--map: " + because_errno(map));
+  settings.map = file.get();
   return run_benchmark(*benchmark, settings, format);
 }
 

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The command line of buoy-bench: every wrong word ends with status 2 and one clear line, and the map
+# is one self-contained page.
+# ctest: timeout=120
+source "$(dirname "$0")/run_common.bash"
+BENCH=$BUILD_DIR/buoy-bench
+[[ -x $BENCH ]] || { echo "no buoy-bench in $BUILD_DIR"; exit 77; }
+
+# refused PATTERN ARG...: status 2, nothing on stdout, one line `buoy-bench: ...PATTERN...`.
+refused() {
+  local pattern=$1 status
+  shift
+  timeout 20 "$BENCH" "$@" >"$WORK/out" 2>"$WORK/err" </dev/null
+  status=$?
+  [[ $status == 2 ]] || fail "buoy-bench $*: status $status, not 2"
+  [[ ! -s $WORK/out ]] || fail "buoy-bench $*: wrote to stdout"
+  [[ $(wc -l <"$WORK/err") == 1 ]] || fail "buoy-bench $*: $(wc -l <"$WORK/err") lines on stderr"
+  grep -q "^buoy-bench: .*$pattern" "$WORK/err" || fail "buoy-bench $*: $(cat "$WORK/err")"
+}
+
+refused "no benchmark"
+refused "unknown benchmark" frobnicate
+refused "unknown option" fragmentation --bogus
+refused "one benchmark at a time" fragmentation swap
+refused "needs a value" fragmentation --case
+refused "needs a file" fragmentation --map
+refused "needs a file" fragmentation --map ""
+refused "draws no map" swap --map "$WORK/map.html"
+[[ ! -e $WORK/map.html ]] || fail "a refused --map left a file"
+refused "No such file" fragmentation --map "$WORK/none/map.html"
+refused "directory" fragmentation --map "$WORK"
+refused "No space left" fragmentation --json --map /dev/full
+
+# The map alone: no case has such a name.
+echo "what was there before" >"$WORK/map.html"
+timeout 100 "$BENCH" fragmentation --quick --json --case "no such case" --map "$WORK/map.html" \
+  >"$WORK/out" 2>"$WORK/err" || fail "--map: $(cat "$WORK/err")"
+[[ ! -s $WORK/out && ! -s $WORK/err ]] || fail "--map: $(cat "$WORK/out" "$WORK/err")"
+[[ $(head -c 15 "$WORK/map.html") == "<!doctype html>" ]] || fail "the map is no page of HTML"
+grep -q "what was there before" "$WORK/map.html" && fail "the map was appended"
+tail -n 1 "$WORK/map.html" | grep -q "</html>" || fail "the map is cut off"
+grep -qiE "(src|href)=|url\(|@import|https?:" "$WORK/map.html" && fail "the map loads something"
+for word in Before After "compressed pool" "driver buffers" "contiguous memory" "balloon" "reserve" \
+  "cached" "lost in half-empty blocks"; do
+  grep -q "$word" "$WORK/map.html" || fail "the map does not tell of: $word"
+done
+finish
