@@ -52,10 +52,11 @@ class Budget {
   [[nodiscard]] PageCount limit() const {
     return PageCount(limit_.load(std::memory_order_relaxed));
   }
-  // Kept back for reclaim: two pageblocks, at most an eighth.
+  // Kept back for reclaim: a pageblock, at most an eighth. Whatever it holds, a block that the arena
+  // takes out of it frees as many pages at least before it is full.
   [[nodiscard]] PageCount reserve() const {
     const std::uint64_t eighth = ceiling().value() / 8;
-    return PageCount(eighth < 2 * kPagesPerBlock ? eighth : 2 * kPagesPerBlock);
+    return PageCount(eighth < kPagesPerBlock ? eighth : kPagesPerBlock);
   }
   // Free pages below which the background reclaimer starts, and up to which it goes on.
   [[nodiscard]] PageCount low_watermark() const {
