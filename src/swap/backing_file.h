@@ -37,6 +37,7 @@
 #include "swap/file_io.h"
 #include "swap/page_codec.h"
 #include "swap/record.h"
+#include "swap/swap_stack.h"
 #include "swap/uring.h"
 #include "swap/work_area.h"
 #include "swap/zram.h"
@@ -67,8 +68,15 @@ class BackingFile {
   WriteBack write_back(PageCount goal) BUOY_EXCLUDES(lock_);
   // Stores a page past the pool, in a write of its own: for when the pool can take nothing at all.
   [[nodiscard]] bool store(const std::byte* page, zpool::Handle* handle) BUOY_EXCLUDES(lock_);
-  // Of a pinned handle whose word is the file's. False: unreadable, or not what was written.
-  [[nodiscard]] bool load(zpool::Handle handle, std::uint64_t payload, std::byte* out);
+  // A pinned handle whose word is the file's. kCorrupt: unreadable, or not what was written.
+  struct Reading {
+    zpool::Handle handle;
+    std::uint64_t payload = 0;
+    std::byte* out = nullptr;
+    LoadOutcome* outcome = nullptr;
+  };
+  // Reads them all, and reorders them: neighbours in the file come with one read.
+  void load(Reading* readings, unsigned n);
   // The page of this word is wanted no more.
   void forget(std::uint64_t payload);
   // Gives disk space that nothing uses back to the file system.
@@ -99,6 +107,9 @@ class BackingFile {
   explicit BackingFile(const Parts& parts) : parts_(parts) {}
   ~BackingFile() = default;
   [[nodiscard]] Status open(const char* where);
+
+  // Records of one cluster, by offset, that one buffer holds. False: the file cannot be read there.
+  [[nodiscard]] bool load_together(const Reading* readings, unsigned n);
 
   [[nodiscard]] bool may_write_locked() BUOY_REQUIRES(lock_);
   void thaw_locked() BUOY_REQUIRES(lock_);
@@ -132,7 +143,7 @@ class BackingFile {
 
   const Parts parts_;
   ClusterMap clusters_;
-  WorkAreas readers_;  // a state and three pages for each page that is being read
+  WorkAreas readers_;  // a state and a buffer for each thread that reads
   std::array<OpenFile, kMaxFiles> files_{};
   std::uint8_t own_ = 0;       // the file that this process writes
   bool empty_at_end_ = false;  // a named file that stays: emptied when we go

@@ -1,7 +1,9 @@
 #include "swap/swap_stack.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -134,13 +136,30 @@ StoreOutcome SwapStack::store(const std::byte* page, SwapEntry* entry) {
 }
 
 LoadOutcome SwapStack::load(SwapEntry entry, std::byte* out) {
+  PageLoad load{entry, out};
+  load_many(&load, 1);
+  return load.outcome;
+}
+
+void SwapStack::load_many(PageLoad* loads, unsigned n) {
+  BUOY_DCHECK(n <= kMostLoads);
   Tiers& t = *tiers_;
   // Held across a read of the file, too: it keeps collection from moving the record meanwhile.
-  const Zpool::Pinned object = t.pool.pin(handle_of(entry));
-  const bool in_file = object.is_foreign() && foreign::is_file(object.payload());
-  const bool ok =
-      in_file ? t.file->load(handle_of(entry), object.payload(), out) : t.zram.load(object, out);
-  return ok ? LoadOutcome::kLoaded : LoadOutcome::kCorrupt;
+  std::array<std::optional<Zpool::Pinned>, kMostLoads> in_file;
+  std::array<BackingFile::Reading, kMostLoads> readings;
+  unsigned n_in_file = 0;
+  for (unsigned k = 0; k < n; ++k) {
+    const Handle handle = handle_of(loads[k].entry);
+    Zpool::Pinned object = t.pool.pin(handle);
+    if (object.is_foreign() && foreign::is_file(object.payload())) {
+      readings[n_in_file] = {handle, object.payload(), loads[k].out, &loads[k].outcome};
+      in_file[n_in_file++].emplace(std::move(object));
+    } else {
+      loads[k].outcome =
+          t.zram.load(object, loads[k].out) ? LoadOutcome::kLoaded : LoadOutcome::kCorrupt;
+    }
+  }
+  if (n_in_file != 0) t.file->load(readings.data(), n_in_file);
 }
 
 void SwapStack::free(SwapEntry entry) {

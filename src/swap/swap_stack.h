@@ -30,6 +30,13 @@ namespace buoy::swap {
 enum class StoreOutcome : std::uint8_t { kStored, kFull };
 enum class LoadOutcome : std::uint8_t { kLoaded, kCorrupt };
 
+// One page of a load of several.
+struct PageLoad {
+  SwapEntry entry;
+  std::byte* out = nullptr;  // 4096 bytes
+  LoadOutcome outcome = LoadOutcome::kCorrupt;
+};
+
 enum class CompressorKind : std::uint8_t { kLz4, kZstd, kNone };
 
 struct SwapOptions {
@@ -61,6 +68,10 @@ class SwapStack {
   [[nodiscard]] StoreOutcome store(const std::byte* page, SwapEntry* entry);
   // The 4096 bytes to `out`; the entry stays. kCorrupt: unreadable, or the checksum is wrong.
   [[nodiscard]] LoadOutcome load(SwapEntry entry, std::byte* out);
+  // Several pages, at most kMostLoads, each with its own outcome: what lies together in the file is
+  // read together.
+  static constexpr unsigned kMostLoads = 32;
+  void load_many(PageLoad* loads, unsigned n);
   void free(SwapEntry entry);
 
   // Would load() wait for the disk?

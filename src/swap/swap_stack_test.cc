@@ -1,6 +1,7 @@
 // The stack as its users see it: a model test with failures, write-back, fork, corruption, threads.
 #include "swap/swap_stack.h"
 
+#include <array>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
@@ -304,6 +305,85 @@ TEST_F(WithFile, CorruptBytesAreAnErrorAndNeverAPage) {
       EXPECT_EQ(stack->load(e, out.data()), LoadOutcome::kCorrupt);
       stack->free(e);
     }
+    stack.validate();
+  }
+  close(fd);
+  unlink(path.c_str());
+}
+
+TEST_F(WithFile, NeighboursInTheFileComeWithOneRead) {
+  Stack stack(64 << 20, "auto");
+  std::vector<SwapEntry> entries;
+  for (unsigned i = 0; i < 400; ++i) {
+    SwapEntry entry;
+    ASSERT_EQ(stack->store(make_page(Fill::kHalf, i).data(), &entry), StoreOutcome::kStored);
+    entries.push_back(entry);
+  }
+  write_all_back(*stack);
+  SwapEntry in_pool;
+  ASSERT_EQ(stack->store(make_page(Fill::kHalf, 1000).data(), &in_pool), StoreOutcome::kStored);
+
+  // 24 of them in any order, and one of the other tier between.
+  std::array<Page, 25> out;
+  std::array<PageLoad, 25> loads;
+  for (unsigned k = 0; k < 25; ++k) loads[k] = {entries[100 + k * 7 % 25], out[k].data()};
+  loads[11].entry = in_pool;
+  const std::uint64_t before = stack.counters().read(Event::swap_file_read);
+  stack->load_many(loads.data(), 25);
+  for (unsigned k = 0; k < 25; ++k) {
+    ASSERT_EQ(loads[k].outcome, LoadOutcome::kLoaded) << k;
+    EXPECT_EQ(out[k], make_page(Fill::kHalf, k == 11 ? 1000 : 100 + k * 7 % 25)) << k;
+  }
+  // A page that is read alone costs two pages of the file or three.
+  const std::uint64_t read = stack.counters().read(Event::swap_file_read) - before;
+  EXPECT_GE(read, 24 * kPageSize / 2);
+  EXPECT_LE(read, 24 * kPageSize);
+  stack->free(in_pool);
+  for (const SwapEntry e : entries) stack->free(e);
+  stack.validate();
+}
+
+TEST_F(WithFile, ACorruptNeighbourIsNobodyElsesError) {
+  const std::string path = directory_ + "/buoy-neighbour-test-" + std::to_string(getpid());
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  ASSERT_GE(fd, 0);
+  {
+    Stack stack(64 << 20, path.c_str());
+    std::vector<SwapEntry> entries;
+    for (unsigned i = 0; i < 32; ++i) {
+      SwapEntry entry;
+      ASSERT_EQ(stack->store(make_page(Fill::kHalf, i).data(), &entry), StoreOutcome::kStored);
+      entries.push_back(entry);
+    }
+    write_all_back(*stack);
+    struct stat st {};
+    ASSERT_EQ(fstat(fd, &st), 0);
+    const off_t at = (256 << 10) + 16 * 2000;  // inside some record in the middle
+    char byte = 0;
+    ASSERT_EQ(pread(fd, &byte, 1, at), 1);
+    byte = static_cast<char>(byte ^ 1);
+    ASSERT_EQ(pwrite(fd, &byte, 1, at), 1);
+    const auto outcomes = [&] {
+      std::array<Page, 32> out;
+      std::array<PageLoad, 32> loads;
+      for (unsigned i = 0; i < 32; ++i) loads[i] = {entries[i], out[i].data()};
+      stack->load_many(loads.data(), 32);
+      unsigned corrupt = 0;
+      for (unsigned i = 0; i < 32; ++i) {
+        if (loads[i].outcome == LoadOutcome::kCorrupt)
+          ++corrupt;
+        else
+          EXPECT_EQ(out[i], make_page(Fill::kHalf, i)) << i;
+      }
+      return corrupt;
+    };
+    EXPECT_EQ(outcomes(), 1U);
+    // The end of the file is gone: what lies before it can be read all the same.
+    ASSERT_EQ(ftruncate(fd, (256 << 10) + (32 << 10)), 0);
+    const unsigned corrupt = outcomes();
+    EXPECT_GT(corrupt, 1U);
+    EXPECT_LT(corrupt, 31U);
+    for (const SwapEntry e : entries) stack->free(e);
     stack.validate();
   }
   close(fd);

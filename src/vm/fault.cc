@@ -288,31 +288,49 @@ Vm::Step Vm::load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& prec
 
 Vm::Step Vm::load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharge) {
   const unsigned i = vpn.in_block();
-  swap::SwapEntry entry;
+  const ScratchPool::Borrowed scratch(scratch_);
+  swap::PageLoad loads[ScratchPool::kPages];
+  Range window{i, i + 1};
   {
     LockedLeaf locked(context_, leaf, &precharge);
     if (!locked.is_of(vpn) || locked.get(i).state() != PteState::kSwapped) return Step::kAgain;
-    entry = locked.get(i).entry();
-    locked.set(i, locked.get(i).with_state(PteState::kLoading));
+    const Order order =
+        plan_window(context_.table, leaf, i, WindowKind::kSwapIn, context_.lru.generation());
+    const auto loadable = [](Pte p) {
+      return p.state() == PteState::kSwapped && !p.has(Pte::kInShadow);
+    };
+    window = affordable(around(leaf, i, order, loadable), i, precharge);
+    for (unsigned page = window.first; page < window.end; ++page) {
+      loads[page - window.first] = {locked.get(page).entry(), scratch.page(page - window.first)};
+      locked.set(page, locked.get(page).with_state(PteState::kLoading));
+    }
   }
-  const ScratchPool::Borrowed scratch(scratch_);
-  const swap::LoadOutcome outcome = context_.swap->load(entry, scratch.page(0));
+  context_.swap->load_many(loads, window.size());
   LockedLeaf locked(context_, leaf, &precharge);
-  // kLoading keeps everybody off the page: it is still ours.
-  if (outcome != swap::LoadOutcome::kLoaded) {
-    locked.set(i, locked.get(i).with_state(PteState::kSwapped));
-    locked.announce();
-    context_.counters.add(Event::swap_corrupt);
-    return Step::kLost;
-  }
+  // kLoading keeps everybody off the pages: they are still ours.
   const bool keep = !is_store;  // writing it to the file again is dearer than a store fault
-  const unsigned done =
-      locked.install(i, 1, scratch.page(0), keep ? mmu::Stores::kTrapped : mmu::Stores::kAllowed);
-  if (done == 0) locked.set(i, locked.get(i).with_state(PteState::kSwapped));
+  const auto is_loaded = [&](unsigned page) {
+    return loads[page - window.first].outcome == swap::LoadOutcome::kLoaded;
+  };
+  unsigned done = 0;
+  for (unsigned first = window.first; first < window.end;) {
+    unsigned end = first;
+    while (end < window.end && is_loaded(end)) ++end;
+    if (end > first)
+      done += locked.install(first, end - first, scratch.page(first - window.first),
+                             keep ? mmu::Stores::kTrapped : mmu::Stores::kAllowed);
+    first = end + 1;
+  }
+  for (unsigned page = window.first; page < window.end; ++page)
+    if (locked.get(page).state() == PteState::kLoading)
+      locked.set(page, locked.get(page).with_state(PteState::kSwapped));
   locked.announce();
-  if (done == 0) return Step::kNoMemory;
+  context_.counters.add(Event::pswpin, done);
+  // An unreadable neighbour is its own toucher's business.
+  if (!is_loaded(i)) return Step::kLost;
+  if (locked.get(i).state() == PteState::kSwapped) return Step::kNoMemory;
   context_.counters.add(Event::pgmajfault);
-  context_.counters.add(Event::pswpin);
+  if (done > 1) context_.counters.add(Event::pgswapahead, done - 1);
   return Step::kDone;
 }
 
