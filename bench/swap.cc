@@ -71,7 +71,8 @@ Command buoy_command(const Case& c) {
   const std::string budget = std::to_string(c.budget);
   if (c.way == Way::kRun)
     return side_command("swap_plain", arguments,
-                        {program_folder() + "/buoy", "run", "--budget", budget, "--"});
+                        {program_folder() + "/buoy", "run", "--budget", budget, "--backing-file", "none",
+                         "--"});
   arguments["budget"] = budget;
   return side_command("swap_library", arguments);
 }

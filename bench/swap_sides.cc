@@ -17,6 +17,7 @@ BUOY_BENCH_SIDE(swap_library) {
   options.struct_size = sizeof options;
   options.budget = static_cast<std::size_t>(number_of(arguments, "budget"));
   options.faults = BUOY_FAULTS_SIGNAL;
+  if (arguments.count("file") != 0) options.backing_file = text_of(arguments, "file").c_str();
   buoy_pool* pool = nullptr;
   if (buoy_pool_create(&options, &pool) != 0) throw Unavailable(because_errno("buoy_pool_create"));
   void* const memory = buoy_map(pool, workload.set_bytes, 0);

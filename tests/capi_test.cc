@@ -261,6 +261,36 @@ TEST_F(Capi, EveryPromisedStatisticExists) {
   EXPECT_EQ(pool_.stat("budget_bytes"), kBudget);
 }
 
+// With a file below, compressed pages must not push out everything that is mapped.
+TEST(CapiPool, ThePoolLeavesRoomForMappedPagesWhereThereIsAFile) {
+  buoy_options options = good_options();
+  options.backing_file = "auto";
+  buoy_pool* pool = nullptr;
+  ASSERT_EQ(buoy_pool_create(&options, &pool), 0);
+  const auto stat = [pool](const char* name) {
+    std::uint64_t value = 0;
+    EXPECT_EQ(buoy_pool_stat(pool, name, &value), 0) << name;
+    return value;
+  };
+  constexpr std::size_t kLength = 4 * kBudget;
+  auto* memory = static_cast<std::byte*>(buoy_map(pool, kLength, 0));
+  ASSERT_NE(memory, nullptr);
+  for (int round = 1; round <= 3; ++round)
+    for (std::size_t at = 0; at < kLength; at += kPageSize)
+      stamp_page(memory + at, at, static_cast<std::uint64_t>(round));
+  if (stat("backing_file_bytes") == 0) {
+    EXPECT_EQ(buoy_unmap(memory, kLength), 0);
+    EXPECT_EQ(buoy_pool_destroy(pool), 0);
+    GTEST_SKIP() << "no backing file: the directory for temporary files lives in memory";
+  }
+  EXPECT_LT(stat("compressed_bytes"), kBudget / 2);
+  EXPECT_GT(stat("resident_bytes") - stat("arena_bytes"), kBudget / 3);
+  for (std::size_t at = 0; at < kLength; at += kPageSize)
+    ASSERT_TRUE(holds_stamp(memory + at, at, 3)) << at;
+  EXPECT_EQ(buoy_unmap(memory, kLength), 0);
+  EXPECT_EQ(buoy_pool_destroy(pool), 0);
+}
+
 TEST_F(Capi, UnknownStatisticsAreNotFound) {
   std::uint64_t value = 42;
   for (const char* name : {"", "budget", "budget_bytes ", "PGFAULT", "no_such_thing"}) {

@@ -17,6 +17,10 @@ constexpr int kKeepLimit = 4096;
 constexpr std::uint64_t kStandbyShare = 32;
 // A take above this (ns) pays a shootdown of another CPU.
 constexpr unsigned kDearTake = 5000;
+// Percent of the budget that the compressed pool may have where there is a file below it. Less costs
+// reads where touches are random; more starves what is mapped where they are not, and a program
+// without mapped pages faults at every touch (zswap's max_pool_percent is 20 for the same reason).
+constexpr std::uint64_t kMostOfPool = 30;
 // How many leaves may be passed over in search of a denser one.
 constexpr std::size_t kMostPassedOver = 32;
 }  // namespace
@@ -268,6 +272,13 @@ Reclaimer::Aged Reclaimer::age_leaf(Leaf& leaf, unsigned min_age, unsigned least
   return aged;
 }
 
+// Compressed pages that nobody wants push out resident ones that somebody does, long before nothing
+// is left to compress: with a file below, the pool may have a part of the budget and no more.
+bool Reclaimer::pool_is_too_large() const {
+  return context_.swap->has_file() &&
+         context_.swap->frames().value() > context_.budget.limit().value() * kMostOfPool / 100;
+}
+
 // ---- Copies kept ------------------------------------------------------------------------------
 
 void Reclaimer::shift_keep_balance(int by) {
@@ -310,6 +321,7 @@ void Reclaimer::run_background() {
     bool idle = context_.budget.is_above_high();
     while (!idle && !stop_.load(std::memory_order_relaxed)) {
       const GatePass pass(context_.gate);
+      if (pool_is_too_large()) (void)context_.swap->write_back(PageCount(kMostPerSqueeze));
       PageCount freed = reclaim(PageCount(kMostPerSqueeze), ReclaimKind::kBackground);
       // What the pool lost to sparse pageblocks comes back in steps, between the others.
       if (++rounds % kRoundsPerTidy == 0) freed += context_.arena->compactor().background_step();

@@ -90,6 +90,7 @@ class Reclaimer {
   // Compresses up to `most` standby pages of the leaf and frees their frames; frames freed.
   unsigned squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned most);
   [[nodiscard]] PageCount standby_target() const;
+  [[nodiscard]] bool pool_is_too_large() const;
   [[nodiscard]] unsigned squeeze_batch() const;
   void shift_keep_balance(int by);
   void wake();

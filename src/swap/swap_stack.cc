@@ -182,6 +182,8 @@ bool SwapStack::is_backed(SwapEntry entry) const {
 
 bool SwapStack::has_file() const { return tiers_->file != nullptr; }
 
+PageCount SwapStack::frames() const { return tiers_->pool.frames(); }
+
 PageCount SwapStack::write_back(PageCount goal) {
   Tiers& t = *tiers_;
   if (t.file == nullptr) return {};

@@ -86,6 +86,8 @@ class SwapStack {
   // freed. Bounded.
   PageCount compact();
   [[nodiscard]] bool has_file() const;
+  // Frames that compressed pages hold, without a lock.
+  [[nodiscard]] PageCount frames() const;
 
   [[nodiscard]] SwapStats stats() const;
   // Disk space that the file of this process holds, in use or kept for use.
