@@ -128,19 +128,19 @@ PageCount Compactor::compact(const CompactionEffort& effort) {
 
 PageCount Compactor::lost_frames() { return arena_.use().partly_free; }
 
-PageCount Compactor::background_step() {
+PageCount Compactor::background_step(Pace pace) {
   const PageCount bearable =
       std::max(kAlwaysLost, PageCount(arena_.budget().limit().value() / kLostShare));
   if (lost_frames() <= bearable || background_.is_deferred()) return {};
   arena_.counters().add(Event::compact_daemon_wake);
   CompactionEffort effort;
-  effort.least_free = 1;
+  if (pace == Pace::kIdle) effort.least_free = 1;
   const std::uint64_t before = arena_.counters().read(Event::pgmigrate_success);
   const PageCount freed = compact(effort);
   const bool moved = arena_.counters().read(Event::pgmigrate_success) != before;
   if (moved || !freed.is_zero()) {
     background_.note_success();
-  } else {
+  } else if (pace == Pace::kIdle) {
     background_.note_failure();
     begin_new_cycle();
   }

@@ -57,9 +57,10 @@ class Compactor {
   // tried in vain lately (kAsync only). The run is allocated as requested. Never grows the arena.
   [[nodiscard]] Pfn try_make_run(const FrameRequest& request);
 
-  // Proactive, for a thread that has nothing better to do: a bounded step if the score says that it
-  // is worth it, and if steps in vain were long enough ago. Pages given back.
-  PageCount background_step();
+  // Proactive: a bounded step, if so much is lost that it is worth it, and if steps in vain were long
+  // enough ago. Pages given back. kBusy: between other work; blocks that win little per copy wait.
+  enum class Pace : std::uint8_t { kBusy, kIdle };
+  PageCount background_step(Pace pace = Pace::kIdle);
 
   // How much of what is free cannot serve this order, in percent; 0 where nothing is free.
   // Source: Linux's extfrag (fragmentation_index, proactive compaction).

@@ -324,7 +324,8 @@ void Reclaimer::run_background() {
       if (pool_is_too_large()) (void)context_.swap->write_back(PageCount(kMostPerSqueeze));
       PageCount freed = reclaim(PageCount(kMostPerSqueeze), ReclaimKind::kBackground);
       // What the pool lost to sparse pageblocks comes back in steps, between the others.
-      if (++rounds % kRoundsPerTidy == 0) freed += context_.arena->compactor().background_step();
+      if (++rounds % kRoundsPerTidy == 0)
+        freed += context_.arena->compactor().background_step(frames::Compactor::Pace::kBusy);
       // Nothing to get: wait to be poked rather than spin.
       idle = freed.is_zero() || context_.budget.is_above_high();
     }

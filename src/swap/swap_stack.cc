@@ -196,10 +196,8 @@ PageCount SwapStack::write_back(PageCount goal) {
 
 PageCount SwapStack::compact() {
   PageCount freed = tiers_->pool.compact();
-  constexpr PageCount kMost = PageCount(8 * kPagesPerBlock);
-  frames::CompactionEffort effort;
-  effort.most_moved = kMost;
-  freed += tiers_->arena.compactor().compact(effort);
+  // A block's worth: a fault may be waiting.
+  freed += tiers_->arena.compactor().compact(frames::CompactionEffort());
   if (tiers_->file != nullptr) tiers_->file->trim();
   return freed;
 }

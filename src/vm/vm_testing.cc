@@ -137,6 +137,7 @@ void SoftVm::fork_and_become_child() {
 void SoftVm::validate() {
   vm_->validate(arena_->taken());
   swap_->validate();
+  arena_->validate();
   BUOY_CHECK(mmu_->populated_pages() + arena_->taken() == context_->budget.used());
   BUOY_CHECK(context_->budget.used() <= context_->budget.limit());
 }
