@@ -21,6 +21,7 @@ using frames::PageWord;
 // 128 MiB: as many blocks as a screen shows with a cell of some pixels a page.
 constexpr std::uint32_t kBlocks = 64;
 constexpr std::uint32_t kReserveBlocks = 8;
+constexpr unsigned kBalloonMiB = 6;
 constexpr double kFramesInMiB = 256;
 constexpr std::array<unsigned, 3> kOrders = {3, 4, 9};
 
@@ -66,8 +67,7 @@ Picture take_picture(ChurnedArena& churned) {
   };
   for (std::uint32_t b = 0; b < kBlocks; ++b) {
     if (arena.availability_of(b) == frames::Arena::Availability::kAbsent) {
-      // Not charged, or given back: what the balloon holds.
-      add('b', kPagesPerBlock);
+      add('w', kPagesPerBlock);
       ++p.blocks_absent;
       continue;
     }
@@ -84,7 +84,7 @@ Picture take_picture(ChurnedArena& churned) {
   flush();
   const frames::ArenaStats s = arena.stats();
   p.taken_mib = static_cast<double>(s.taken.value()) / kFramesInMiB;
-  p.used_mib = static_cast<double>(s.allocated.value()) / kFramesInMiB;
+  p.used_mib = static_cast<double>((s.allocated - arena.balloon().pages()).value()) / kFramesInMiB;
   p.lost_mib = static_cast<double>(churned.lost_frames()) / kFramesInMiB;
   p.blocks_whole = s.whole_free_blocks;
   for (std::size_t i = 0; i < kOrders.size(); ++i)
@@ -98,10 +98,10 @@ constexpr std::string_view kHead = R"html(<!doctype html>
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <title>Buoy: an arena before and after compaction</title>
 <style>
-:root{--bg:#fbfbfa;--ink:#1c2024;--dim:#61676f;--line:#d6d9de;--card:#fff;--free:#dfe3e8;--balloon:#fff;
+:root{--bg:#fbfbfa;--ink:#1c2024;--dim:#61676f;--line:#d6d9de;--card:#fff;--free:#dfe3e8;--balloon:#4a4f59;--whole:#fff;
 --zpool:#1f77b4;--driver:#e08a1e;--contiguous:#a3479b;--reserve:#8fd0ae;--cached:#f2d52c;--edge:#8a929c;--mark:#0b8a5a}
 @media (prefers-color-scheme:dark){:root{--bg:#14171b;--ink:#e9ebee;--dim:#9aa2ac;--line:#343a42;--card:#1b1f25;
---free:#3b424c;--balloon:#16191e;--zpool:#4f9fdb;--driver:#eda13f;--contiguous:#c977c0;--reserve:#3f7f62;
+--free:#3b424c;--balloon:#c3c9d2;--whole:#16191e;--zpool:#4f9fdb;--driver:#eda13f;--contiguous:#c977c0;--reserve:#3f7f62;
 --cached:#f2d52c;--edge:#6d7681;--mark:#4cc795}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
@@ -130,7 +130,7 @@ constexpr std::string_view kScript = R"html(
 <script>
 'use strict';
 const KINDS={z:['zpool','compressed pool'],d:['driver','driver buffers'],c:['contiguous','contiguous memory'],
-h:['cached','cached per CPU'],f:['free','free'],r:['reserve','reserve, free'],b:['balloon','balloon: with the system']};
+h:['cached','cached per CPU'],f:['free','free'],r:['reserve','reserve, free'],b:['balloon','balloon: given back in between'],w:['whole','blocks given back whole']};
 const PER=512,BW=32,BH=16;
 const unpack=t=>{const out=[];for(const m of t.matchAll(/(\d+)([a-z])/g))for(let n=+m[1];n>0;--n)out.push(m[2]);return out;};
 const maps=['before','after'].map(id=>({canvas:document.getElementById(id),pages:unpack(DATA[id])}));
@@ -139,9 +139,9 @@ const mib=n=>(n/256).toFixed(1)+' MiB';
 
 function layout(m){
   const width=m.canvas.clientWidth,blocks=m.pages.length/PER;
-  // As many blocks beside one another as give cells of about two and a half pixels.
-  const columns=Math.max(2,Math.min(8,Math.round(width/(BW*2.4+4))));
-  const gap=4,tile=(width-gap*(columns-1))/columns,cell=(tile-2)/BW;
+  // As many blocks beside one another as leave cells of two pixels.
+  const gap=4,columns=[8,4].find(n=>width>=n*(BW*1.9+2+gap))||2;
+  const tile=(width-gap*(columns-1))/columns,cell=(tile-2)/BW;
   const height=cell*BH+2,rows=Math.ceil(blocks/columns);
   return {width,blocks,columns,gap,tile,cell,height,rows,full:rows*(height+gap)-gap};
 }
@@ -234,7 +234,7 @@ and went, and in the end half of the arena was in use. Compaction moved {:.0f} p
   page += row("taken from the budget", mib(before.taken_mib), mib(after.taken_mib));
   page += row("in use", mib(before.used_mib), mib(after.used_mib));
   page += row("lost in half-empty blocks", lost(before), lost(after));
-  page += row("blocks with the system", number(before.blocks_absent), number(after.blocks_absent));
+  page += row("blocks given back whole", number(before.blocks_absent), number(after.blocks_absent));
   page += row("whole blocks kept free", number(before.blocks_whole), number(after.blocks_whole));
   for (std::size_t i = 0; i < kOrders.size(); ++i)
     page += row(fmt::format("free, too short for order {}", kOrders[i]), mib(before.useless_mib[i]),
@@ -274,6 +274,8 @@ void draw_arena_map(std::FILE* file) {
     buffers[i] = arena.contiguous().try_allocate(request).head;
   }
   churned.drop_to(0.5);
+  // What a smaller budget made the arena give back where no block could be emptied yet.
+  (void)arena.balloon().inflate(PageCount(kBalloonMiB * std::uint64_t{256}));
   const Picture before = take_picture(churned);
   const std::uint64_t moved_before = churned.counters().read(Event::pgmigrate_success);
   const auto start = std::chrono::steady_clock::now();

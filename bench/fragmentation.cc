@@ -57,7 +57,7 @@ void report_if_any(Report& report, const std::string& name, const Unit& unit, co
 class Fragmentation {
  public:
   Fragmentation(const Settings& settings, Report& report)
-      : settings_(settings), report_(report), blocks_(settings.quick ? 64 : 256) {}
+      : settings_(settings), report_(report), blocks_(settings.quick ? 64 : 192) {}
 
   void run() {
     report_.note(fmt::format(
@@ -94,8 +94,8 @@ class Fragmentation {
   [[nodiscard]] Arguments churn_arguments(const char* treatment) const {
     return {{"treatment", treatment},
             {"blocks", std::to_string(blocks_)},
-            {"rounds", settings_.quick ? "3" : "8"},
-            {"epochs", settings_.quick ? "4" : "10"},
+            {"rounds", settings_.quick ? "3" : "5"},
+            {"epochs", settings_.quick ? "4" : "6"},
             {"reserve_mib", std::to_string(blocks_ / 8)}};
   }
   [[nodiscard]] std::vector<Measured> measure_all(const std::string& program) const {
@@ -190,7 +190,7 @@ class Fragmentation {
     };
     const std::vector<Measured> m =
         run_interleaved({with("driver"), with("zpool"),
-                         side_of("compact_memory of the kernel", "fragmentation_kernel", at)});
+                         side_of("compact_memory of the kernel", "fragmentation_kernel", {})});
     const Unit unit{"us/page", Better::kLower};
     if (settings_.wants("migrate 4 KiB, a driver's pages"))
       report_pair(report_, "migrate 4 KiB, a driver's pages", unit, m[0], m[2], "us");
