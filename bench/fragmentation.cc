@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arena_map.h"
@@ -70,12 +71,16 @@ class Fragmentation {
       void (Fragmentation::*run)();
     };
     const Part parts[] = {
-        {{"order", "budget", "huge pages", "access", "read", "returned"},
+        {{"order", "at 90 % use", "latency p99", "budget lost at", "budget lost, half freed",
+          "returned as whole huge pages, half freed: bytes", "arena on huge pages",
+          "access, a load at a random place", "read, a random object pinned and copied"},
          &Fragmentation::run_churn},
-        {{"contiguous", "reserve"}, &Fragmentation::run_contiguous},
-        {{"migrate"}, &Fragmentation::run_migrate},
-        {{"foreground"}, &Fragmentation::run_foreground},
-        {{"faults"}, &Fragmentation::run_faults},
+        {{"contiguous", "MiB latency", "MiB from the reserve", "reserve in use while idle"},
+         &Fragmentation::run_contiguous},
+        {{"migrate 4 KiB, a driver's pages", "migrate 4 KiB, compressed pool"},
+         &Fragmentation::run_migrate},
+        {{"foreground while compaction runs"}, &Fragmentation::run_foreground},
+        {{"faults while compaction runs, p99.9"}, &Fragmentation::run_faults},
     };
     for (const Part& part : parts) {
       if (!wants_any(part.topics)) continue;
@@ -85,7 +90,7 @@ class Fragmentation {
   }
 
  private:
-  // A case is run if its name, or what it is about, was asked for.
+  // Cases are run if part of their names, or what all their names have, was asked for.
   [[nodiscard]] bool wants_any(const std::vector<std::string>& about) const {
     return std::any_of(about.begin(), about.end(), [&](const std::string& topic) {
       return settings_.wants(topic) || settings_.only.find(topic) != std::string::npos;
@@ -137,9 +142,13 @@ class Fragmentation {
     for (const std::size_t peer : {1U, 2U}) {
       if (settings_.wants(name))
         report_pair(report_, name, kSuccess, m[0], m[peer], quantity_of("success", order, use));
-      if (settings_.wants(name + " latency") && use == kMainUse)
-        report_if_any(report_, name + " latency", kLatency, m[0], m[peer],
-                      quantity_of("us", order, use), "no such request was served in every run");
+      if (use != kMainUse) continue;
+      for (const auto& [what, quantity] :
+           {std::pair{" latency", "us"}, std::pair{" latency p99", "p99_us"}})
+        if (settings_.wants(name + what))
+          report_if_any(report_, name + what, kLatency, m[0], m[peer],
+                        quantity_of(quantity, order, use),
+                        "no such request was served in every run");
     }
   }
 

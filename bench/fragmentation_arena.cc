@@ -216,7 +216,7 @@ void ChurnedArena::tend() {
   ++operations_;
   if (shape_.compacts_in_background && shape_.treatment == Treatment::kMoves &&
       operations_ % kBetweenTending == 0)
-    (void)arena_->compactor().background_step();
+    (void)arena_->compactor().background_step(frames::Compactor::Pace::kBusy);
   if (shape_.treatment == Treatment::kDiscards && operations_ % kBetweenSweeps == 0) discard_free();
 }
 
@@ -291,7 +291,8 @@ void ChurnedArena::step() {
 
 void ChurnedArena::idle() {
   if (shape_.treatment == Treatment::kMoves)
-    for (unsigned i = 0; i < kIdleSteps; ++i) (void)arena_->compactor().background_step();
+    for (unsigned i = 0; i < kIdleSteps; ++i)
+      (void)arena_->compactor().background_step(frames::Compactor::Pace::kIdle);
   if (shape_.treatment == Treatment::kDiscards) discard_free();
 }
 

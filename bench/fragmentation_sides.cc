@@ -54,6 +54,8 @@ void ask_all_orders(ChurnedArena& arena, unsigned use, unsigned rounds, Sample* 
     if (b.served == 0) continue;
     (*sample)[quantity_of("us", order, use)] =
         b.ticks / static_cast<double>(b.served) / ticks_per_microsecond();
+    (*sample)[quantity_of("p99_us", order, use)] =
+        static_cast<double>(b.latency.quantile(0.99)) / ticks_per_microsecond();
   }
 }
 
@@ -72,7 +74,7 @@ void give_back_half(ChurnedArena& arena, Sample* sample) {
   arena.idle();
   const std::uint64_t used = arena.used_frames();
   const auto taken = static_cast<double>(arena.arena().taken().value());
-  arena.drop_part(0.5);
+  arena.drop_to(arena.use() / 2);
   for (unsigned second = 0; second < kSecondsAfterHalf; ++second) arena.idle();
   const auto returned = taken - static_cast<double>(arena.arena().taken().value());
   const auto freed = static_cast<double>(used - arena.used_frames());
