@@ -163,7 +163,7 @@ ByteSize Pool::reclaim(ByteSize bytes) {
   const SignalBlock signals;
   while (freed < goal) {
     const GatePass pass(context_.gate);
-    const PageCount n = vm_.reclaimer().reclaim(goal - freed, ReclaimKind::kDirect);
+    const PageCount n = vm_.reclaimer().reclaim(goal - freed, ReclaimKind::kProactive);
     if (n.is_zero()) break;
     freed += n;
   }

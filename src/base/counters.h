@@ -24,6 +24,7 @@ namespace buoy {
   X(pswpout, "pages sent to a swap tier")                                                   \
   X(pgswapahead, "pages brought in beside the one that faulted")                            \
   X(pgsteal_direct, "pages reclaimed by a thread that needed memory")                       \
+  X(pgsteal_proactive, "pages reclaimed ahead of need, or to shrink")                       \
   X(pgsteal_background, "pages reclaimed by the background reclaimer")                      \
   X(pgscan, "pages looked at by reclaim")                                                   \
   X(pgdeactivate, "pages put on standby")                                                   \

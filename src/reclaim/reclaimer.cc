@@ -23,6 +23,18 @@ constexpr unsigned kDearTake = 5000;
 constexpr std::uint64_t kMostOfPool = 30;
 // How many leaves may be passed over in search of a denser one.
 constexpr std::size_t kMostPassedOver = 32;
+
+Event event_of(ReclaimKind kind) {
+  switch (kind) {
+    case ReclaimKind::kDirect:
+      return Event::pgsteal_direct;
+    case ReclaimKind::kProactive:
+      return Event::pgsteal_proactive;
+    case ReclaimKind::kBackground:
+      break;
+  }
+  return Event::pgsteal_background;
+}
 }  // namespace
 
 // ---- Ways in ----------------------------------------------------------------------------------
@@ -51,6 +63,9 @@ bool Reclaimer::charge(Precharge& precharge, PageCount n) {
 PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   PageCount freed = discard_lazily_freed(goal);
   if (freed < goal) freed += purge(goal - freed, PurgeEffort::kGentle);
+  // Another's purge may have made room meanwhile.
+  if (kind == ReclaimKind::kDirect && context_.budget.free() >= context_.budget.reserve() + goal)
+    return freed;
   if (freed < goal) {
     // From here on something is lost: time, at least.
     pressure_.note_squeezing();
@@ -71,9 +86,7 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   if (freed.is_zero()) freed += context_.swap->compact();
   if (freed.is_zero() && context_.swap->has_file()) freed += context_.swap->write_back(goal);
   if (freed.is_zero()) pressure_.note_fruitless();
-  context_.counters.add(
-      kind == ReclaimKind::kDirect ? Event::pgsteal_direct : Event::pgsteal_background,
-      freed.value());
+  context_.counters.add(event_of(kind), freed.value());
   return freed;
 }
 

@@ -36,7 +36,11 @@ class PurgeSource {
   ~PurgeSource() = default;
 };
 
-enum class ReclaimKind : std::uint8_t { kDirect, kBackground };
+enum class ReclaimKind : std::uint8_t {
+  kDirect,     // by a thread that needs pages now: done as soon as there are some
+  kProactive,  // asked for ahead of need, or to shrink
+  kBackground,
+};
 
 class Reclaimer {
  public:

@@ -90,7 +90,7 @@ Status Vm::resize(PageCount budget) {
     const GatePass pass(context_.gate);
     const PageCount used = context_.budget.used();
     if (used <= budget) continue;
-    const PageCount freed = reclaimer_.reclaim(used - budget, ReclaimKind::kDirect);
+    const PageCount freed = reclaimer_.reclaim(used - budget, ReclaimKind::kProactive);
     fruitless = freed.is_zero() ? fruitless + 1 : 0;
     if (fruitless > kFruitlessRounds) {
       context_.budget.cancel_shrink();

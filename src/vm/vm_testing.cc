@@ -98,7 +98,7 @@ std::string SoftVm::drawn(PageRun run) const {
 PageCount SoftVm::reclaim(std::uint64_t goal) {
   const SignalBlock signals;
   const GatePass pass(context_->gate);
-  return vm_->reclaimer().reclaim(PageCount(goal), ReclaimKind::kDirect);
+  return vm_->reclaimer().reclaim(PageCount(goal), ReclaimKind::kProactive);
 }
 
 void SoftVm::age_to_standby(PageRun run) {

@@ -20,9 +20,9 @@ namespace {
 constexpr PageCount kPurgeWhole(kPagesPerBlock);
 // So many extents may turn out empty in one purge. A hard one never runs out of extents to try.
 constexpr unsigned kMostFruitless = 256;
-// So often a purger yields to another that has what is left: about as long as purging 2 MiB takes.
-// Ordinary memory would be squeezed meanwhile for no reason.
-constexpr unsigned kMostYields = 256;
+// So long a purger waits for another that has what is left, a few times what purging 2 MiB takes:
+// ordinary memory would be squeezed meanwhile for no reason.
+constexpr std::uint64_t kLongestWaitNs = 3'000'000;
 }  // namespace
 
 // ---- Marks ------------------------------------------------------------------------------------
@@ -107,11 +107,14 @@ bool Vm::forget_purged(PageRun run) {
 PageCount Vm::purge(PageCount goal, PurgeEffort effort) {
   PageCount freed;
   unsigned purged = 0;
-  unsigned yields = 0;
+  std::uint64_t waiting_since = 0;
   for (unsigned fruitless = 0; freed < goal && fruitless < kMostFruitless;) {
     const VolatileMap::Claim claim = volatile_.claim(effort);
     if (!claim) {
-      if (!claim.others_purge || ++yields > kMostYields) break;
+      if (!claim.others_purge) break;
+      const std::uint64_t now = sys::monotonic_ns();
+      if (waiting_since == 0) waiting_since = now;
+      if (now - waiting_since > kLongestWaitNs) break;
       sys::call(SYS_sched_yield);
       continue;
     }
