@@ -5,6 +5,7 @@
 #include "fragmentation.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <string>
@@ -53,6 +54,20 @@ void report_if_any(Report& report, const std::string& name, const Unit& unit, co
   } else {
     report_pair(report, name, unit, buoy, peer, quantity);
   }
+}
+
+// The kernel's own compaction, if we may start it.
+Side kernel_side() {
+  Side side = side_of("compact_memory of the kernel", "fragmentation_kernel", {});
+  return {side.name, [run = side.run]() -> Sample {
+            if (access(kCompactMemory, W_OK) != 0)
+              throw Unavailable(because_errno(kCompactMemory) + "; it needs root");
+            // Where the kernel puts pages, and so whether there is something to move, is chance.
+            constexpr unsigned kTries = 3;
+            for (unsigned i = 0; i < kTries; ++i)
+              if (Sample sample = run(); sample.at("is_measured") > 0) return sample;
+            throw Unavailable("it moved too few pages to tell, three times");
+          }};
 }
 
 class Fragmentation {
@@ -197,9 +212,7 @@ class Fragmentation {
       arguments["owner"] = owner;
       return side_of("buoy", "fragmentation_migrate", arguments);
     };
-    const std::vector<Measured> m =
-        run_interleaved({with("driver"), with("zpool"),
-                         side_of("compact_memory of the kernel", "fragmentation_kernel", {})});
+    const std::vector<Measured> m = run_interleaved({with("driver"), with("zpool"), kernel_side()});
     const Unit unit{"us/page", Better::kLower};
     if (settings_.wants("migrate 4 KiB, a driver's pages"))
       report_pair(report_, "migrate 4 KiB, a driver's pages", unit, m[0], m[2], "us");
