@@ -49,8 +49,7 @@ Status BackingFile::open(const char* where) {
     directory = slash == std::string_view::npos ? std::string_view(".")
                                                 : name.substr(0, slash == 0 ? 1 : slash);
   }
-  if (directory.size() >= sizeof directory_) return Error{ENAMETOOLONG};
-  std::memcpy(directory_, directory.data(), directory.size());
+  if (const Status s = remember_directory(directory); !s) return s;
 
   auto opened = is_auto ? open_unlinked(directory_) : open_named(where, &empty_at_end_);
   if (!opened) return opened.error();
@@ -61,6 +60,22 @@ Status BackingFile::open(const char* where) {
   const std::size_t work = parts_.compressor.work_bytes();
   if (const Status s = buffers_.create(work); !s) return s;
   if (work != 0 && !parts_.compressor.prepare(buffers_.work())) return Error{EINVAL};
+  return {};
+}
+
+// As an absolute path: the program may change its working directory before a child needs it.
+Status BackingFile::remember_directory(std::string_view directory) {
+  std::size_t at = 0;
+  if (directory.empty() || directory.front() != '/') {
+    // What the kernel gives ends with a zero, which becomes the slash.
+    const long n = sys::call(SYS_getcwd, sys::ptr(directory_), sizeof directory_);
+    if (n <= 1) return Error{n == -ERANGE ? ENAMETOOLONG : ENOENT};
+    at = static_cast<std::size_t>(n);
+    directory_[at - 1] = '/';
+  }
+  if (at + directory.size() >= sizeof directory_) return Error{ENAMETOOLONG};
+  std::memcpy(directory_ + at, directory.data(), directory.size());
+  directory_[at + directory.size()] = '\0';
   return {};
 }
 

@@ -27,6 +27,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "base/counters.h"
 #include "base/lock.h"
@@ -107,6 +108,7 @@ class BackingFile {
   explicit BackingFile(const Parts& parts) : parts_(parts) {}
   ~BackingFile() = default;
   [[nodiscard]] Status open(const char* where);
+  [[nodiscard]] Status remember_directory(std::string_view directory);
 
   // Records of one cluster, by offset, that one buffer holds. False: the file cannot be read there.
   [[nodiscard]] bool load_together(const Reading* readings, unsigned n);

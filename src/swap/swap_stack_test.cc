@@ -506,6 +506,32 @@ bool loads(SwapStack& stack, SwapEntry entry, const Page& page) {
   return stack.load(entry, out.data()) == LoadOutcome::kLoaded && out == page;
 }
 
+TEST_F(WithFile, AChildFindsTheFolderOfARelativePathFromAnywhere) {
+  char before[4096];
+  ASSERT_NE(getcwd(before, sizeof before), nullptr);
+  ASSERT_EQ(chdir(directory_.c_str()), 0);
+  {
+    const std::string name = "buoy-relative-test-" + std::to_string(getpid());
+    Stack stack(16 << 20, name.c_str());
+    stack->before_fork();
+    const pid_t child = fork();
+    if (child == 0) {
+      stack->after_fork_in_child();
+      if (chdir("/proc") != 0) _exit(10);
+      SwapEntry entry;
+      for (unsigned i = 0; i < 8000; ++i)  // twice what the pool can hold
+        if (stack->store(make_page(Fill::kRandom, i).data(), &entry) != StoreOutcome::kStored)
+          _exit(11);
+      _exit(loads(*stack, entry, make_page(Fill::kRandom, 7999)) ? 0 : 12);
+    }
+    stack->after_fork_in_parent();
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  }
+  ASSERT_EQ(chdir(before), 0);
+}
+
 TEST_F(WithFile, ForkChildAndParentKeepTheirOwnContents) {
   Stack stack(16 << 20, "auto");
   std::vector<SwapEntry> entries;
