@@ -98,9 +98,12 @@ kill -TERM $pid
 wait $pid
 [[ $? == 33 ]] || fail "SIGTERM was not passed on"
 
-# Stopped together, continued together.
+# Stopped together, continued together. In a process group of their own, with this shell outside it: a
+# group that nobody could continue ignores SIGTSTP.
+set -m
 "$BUOY" run --budget 32M sleep 30 &
 pid=$!
+set +m
 until child=$(pgrep -P $pid) && [[ $(cat "/proc/$child/comm") == sleep ]]; do sleep 0.05; done
 kill -TSTP $pid
 for _ in {1..40}; do

@@ -92,10 +92,9 @@ long kernel_mmap(void* address, std::size_t length, int prot, int flags, int fd,
   return sys::call(SYS_mmap, sys::ptr(address), static_cast<long>(length), prot, flags, fd, offset);
 }
 
-MapFlags map_flags(int flags) {
-  (void)flags;  // MAP_NORESERVE: nothing is reserved anyway. MAP_POPULATE: a hint, and the budget
-                // may not hold it.
-  return MapFlags{};
+// MAP_NORESERVE: nothing is reserved anyway. MAP_POPULATE: a hint, and the budget may not hold it.
+MapFlags map_flags(const MapRequest& r) {
+  return is_droppable(r) ? MapFlags::kDroppable : MapFlags::kNone;
 }
 
 // MAP_FIXED: over managed memory, over other memory, or over some of both.
@@ -139,7 +138,7 @@ long map(void* address, std::size_t length, int prot, int flags, int fd, off_t o
   const std::size_t rounded = PageCount::covering(length).bytes();
   if (rounded < length || rounded > kUserEnd) return -ENOMEM;
   const long placed =
-      address_or_error(pool().map(rounded, map_flags(flags), access_of(prot), address));
+      address_or_error(pool().map(rounded, map_flags(r), access_of(prot), address));
   if (placed > 0 && (flags & MAP_LOCKED) != 0) {
     // MAP_LOCKED does not fail where mlock would.
     void* p = reinterpret_cast<void*>(placed);  // NOLINT(performance-no-int-to-ptr)

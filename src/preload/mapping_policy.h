@@ -2,7 +2,7 @@
 //
 // Managed: private anonymous memory from kManagedFrom upwards that may lie anywhere, whatever its
 // access: PROT_NONE reservations and MAP_NORESERVE giants included, which are committed later by
-// mprotect or MAP_FIXED.
+// mprotect or MAP_FIXED. MAP_DROPPABLE too, which is then dropped under our pressure.
 //
 // The kernel's: files and shared memory (not ours to forget), stacks (MAP_STACK, MAP_GROWSDOWN:
 // signal frames and the guard's growth need them there), huge-page pools (MAP_HUGETLB), addresses
@@ -32,18 +32,29 @@ struct MapRequest {
   int flags;
 };
 
-// Memory that the pool could hold: private, anonymous, of no special kind.
-[[nodiscard]] constexpr bool is_ordinary(const MapRequest& r) {
+// MAP_DROPPABLE of Linux 6.11, a type beside MAP_PRIVATE and MAP_SHARED; older kernels refuse it.
+inline constexpr int kMapDroppable = 8;
+
+// Private, anonymous, of no special kind.
+[[nodiscard]] constexpr bool is_plain(const MapRequest& r) {
   constexpr int kSpecial = MAP_STACK | MAP_GROWSDOWN | MAP_HUGETLB | MAP_32BIT;
   constexpr int kKnownProt = PROT_READ | PROT_WRITE | PROT_EXEC;
-  return (r.flags & MAP_TYPE) == MAP_PRIVATE && (r.flags & MAP_ANONYMOUS) != 0 &&
-         (r.flags & kSpecial) == 0 && (r.prot & ~kKnownProt) == 0;
+  return (r.flags & MAP_ANONYMOUS) != 0 && (r.flags & kSpecial) == 0 &&
+         (r.prot & ~kKnownProt) == 0;
+}
+// Memory that the pool could hold.
+[[nodiscard]] constexpr bool is_ordinary(const MapRequest& r) {
+  return (r.flags & MAP_TYPE) == MAP_PRIVATE && is_plain(r);
+}
+// The same, to be dropped rather than kept. Locked at once it is refused, which is left to the kernel.
+[[nodiscard]] constexpr bool is_droppable(const MapRequest& r) {
+  return (r.flags & MAP_TYPE) == kMapDroppable && (r.flags & MAP_LOCKED) == 0 && is_plain(r);
 }
 
 // For a request that names no fixed address.
 [[nodiscard]] constexpr Keeper keeper_of(const MapRequest& r) {
   const bool fixed = (r.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
-  return is_ordinary(r) && !fixed && r.length >= kManagedFrom ? Keeper::kPool : Keeper::kKernel;
+  return (is_ordinary(r) || is_droppable(r)) && !fixed && r.length >= kManagedFrom ? Keeper::kPool : Keeper::kKernel;
 }
 
 // What PROT_* comes to on x86-64, where writable and executable memory is readable.

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -193,6 +194,24 @@ void advice() {
   CHECK(munmap(p, 8 * kMiB) == 0);
 }
 
+// A page of droppable memory holds what was stored, or zeros; in a child zeros.
+void droppable() {
+  constexpr int kDroppable = 8 | MAP_ANONYMOUS;  // MAP_DROPPABLE of Linux 6.11
+  void* got = mmap(nullptr, 8 * kMiB, kReadWrite, kDroppable, -1, 0);
+  if (got == MAP_FAILED) return;
+  char* p = static_cast<char*>(got);
+  stamp_all(p, 8 * kMiB, 14);
+  const pid_t child = fork();
+  if (child == 0) _exit(is_zero(p, 8 * kMiB) ? 0 : 1);
+  int status = -1;
+  CHECK(waitpid(child, &status, 0) == child && status == 0);
+  (void)madvise(p, 4 * kMiB, MADV_PAGEOUT);
+  for (std::size_t at = 0; at < 8 * kMiB; at += kPage)
+    if (!is_zero(p + at, kPage)) check_stamp(p + at, 14, at / kPage);
+  stamp_all(p, kPage, 15);
+  CHECK(munmap(p, 8 * kMiB) == 0);
+}
+
 void refusals() {
   CHECK(mmap(nullptr, 0, kReadWrite, kAnonymous, -1, 0) == MAP_FAILED && errno == EINVAL);
   CHECK(mmap(nullptr, SIZE_MAX - kPage, kReadWrite, kAnonymous, -1, 0) == MAP_FAILED &&
@@ -251,6 +270,7 @@ int main(int argc, char** argv) {
     files_and_shared_over_anonymous();
     locks_and_residency();
     advice();
+    droppable();
     refusals();
     many_small_and_large();
   }
