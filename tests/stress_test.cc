@@ -6,8 +6,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <thread>
@@ -55,8 +58,10 @@ class Owner {
       EXPECT_EQ(buoy_advise(at(page), n * kPageSize, BUOY_COLD), 0);
     else if (dice < 880)
       EXPECT_EQ(buoy_advise(at(page), n * kPageSize, BUOY_WILLNEED), 0);
-    else if (dice < 900)
+    else if (dice < 890)
       reuse(page, n);
+    else if (dice < 900)
+      forget_perhaps(page, n);
     else if (dice < 960)
       hold(page, std::min<std::size_t>(n, 8));
     else if (dice < 990)
@@ -115,6 +120,21 @@ class Owner {
       state_[i].is_lazy = false;
     }
   }
+  // Volatile for a while, untouched: what was purged is told of, and reads zeros.
+  void forget_perhaps(std::size_t page, std::size_t n) {
+    const auto bytes = static_cast<ssize_t>(n * kPageSize);
+    EXPECT_EQ(buoy_mark_volatile(at(page), n * kPageSize, static_cast<int>(random_() % 4)), bytes);
+    std::this_thread::sleep_for(std::chrono::microseconds(random_() % 500));
+    int purged = 0;
+    EXPECT_EQ(buoy_mark_nonvolatile(at(page), n * kPageSize, &purged), bytes);
+    for (std::size_t i = page; i < page + n; ++i) {
+      State& s = state_[i];
+      const bool was_lazy = s.is_lazy;
+      s.is_lazy = was_lazy || purged == 1;
+      check(i);
+      s.is_lazy = was_lazy && s.version != 0;
+    }
+  }
   void hold(std::size_t page, std::size_t n) {
     const bool writes = random_() % 2 == 0;
     if (buoy_pin(at(page), n * kPageSize, writes ? BUOY_WRITE : 0) != 0) {
@@ -161,6 +181,19 @@ class Owner {
   std::uint64_t failures_ = 0;
 };
 
+// What moves out of the way keeps its contents; what was claimed is its owner's alone.
+void claim_contiguous(buoy_pool* pool, std::size_t bytes) {
+  auto* p = static_cast<unsigned char*>(buoy_alloc_contiguous(pool, bytes, 0));
+  if (p == nullptr) {
+    EXPECT_EQ(errno, ENOMEM);
+    return;
+  }
+  std::memset(p, 0x6b, bytes);
+  EXPECT_EQ(buoy_compact(pool), 0);
+  EXPECT_TRUE(std::all_of(p, p + bytes, [](unsigned char c) { return c == 0x6b; }));
+  EXPECT_EQ(buoy_free_contiguous(pool, p), 0);
+}
+
 TEST_P(Stress, ContentsAndBudgetHold) {
   static constexpr std::size_t kBudget = 48 * kMiB;
   constexpr std::size_t kThreads = 3;
@@ -188,6 +221,8 @@ TEST_P(Stress, ContentsAndBudgetHold) {
           const std::size_t budget = kBudget - random() % (16 * kMiB);
           EXPECT_TRUE(buoy_pool_resize(pool.get(), budget) == 0 || errno == EAGAIN);
           EXPECT_LE(pool.stat("resident_bytes"), kBudget);
+          claim_contiguous(pool.get(), 1 + random() % (3 * kMiB));
+          EXPECT_EQ(buoy_compact(pool.get()), 0);
           std::this_thread::sleep_for(std::chrono::milliseconds(5));
         }
       });
