@@ -67,6 +67,7 @@ class Arenas {
     extent_hooks_t& h = hooks_.hooks;
     if (pool == nullptr) {
       h.alloc = map_plain;
+      h.dalloc = nullptr;
       h.destroy = nullptr;
       // What jemalloc purges at once it purges by force where it can.
       h.purge_lazy = free_plain;

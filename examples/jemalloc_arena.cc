@@ -77,9 +77,7 @@ int main() {
   show(pool, "memory was wanted");
 
   dallocx(again, flags);
-  char name[64];
-  std::snprintf(name, sizeof name, "arena.%u.destroy", arena);
-  if (mallctl(name, nullptr, nullptr, nullptr, 0) != 0) fail(name);
+  if (buoy_arena_destroy(&hooks, arena) != 0) fail("buoy_arena_destroy");
   if (buoy_pool_destroy(pool) != 0) fail("buoy_pool_destroy");
   return 0;
 }

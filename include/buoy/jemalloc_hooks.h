@@ -11,9 +11,12 @@
  *   size_t size = sizeof arena;
  *   mallctl("arenas.create", &arena, &size, &h, sizeof h);
  *   void *p = mallocx(1 << 20, MALLOCX_ARENA(arena) | MALLOCX_TCACHE_NONE);
+ *   ...
+ *   buoy_arena_destroy(&hooks, arena);
  *
  * Address space stays with the arena until it is destroyed, as it does with jemalloc's own hooks
- * (opt.retain). There is no forced purge: jemalloc would prefer it to the lazy one wherever it
+ * (opt.retain). After mallctl("arena.<i>.destroy") in place of buoy_arena_destroy() the arena's
+ * bookkeeping stays mapped, and buoy_pool_destroy() is refused (EBUSY). There is no forced purge: jemalloc would prefer it to the lazy one wherever it
  * thinks that memory goes for good, at dirty_decay_ms:0 on every free. Who wants contents gone at
  * once sets hooks.purge_forced = buoy_extent_purge_forced, or hooks.dalloc = buoy_extent_dalloc,
  * after buoy_extent_hooks_init().
@@ -39,6 +42,7 @@ struct buoy_extent_hooks {
   extent_hooks_t hooks; /* first: jemalloc hands back a pointer to it */
   buoy_pool* pool;
   unsigned map_flags; /* of buoy_map; BUOY_DROPPABLE is of no use to an allocator */
+  uint64_t ending;    /* the arena that is being destroyed, plus 1; 0: none */
 };
 
 /* jemalloc's convention below: true is failure. */
@@ -66,6 +70,15 @@ static inline bool buoy_extent_dalloc(extent_hooks_t* hooks, void* address, size
                                       bool committed, unsigned arena) {
   (void)hooks, (void)committed, (void)arena;
   return buoy_unmap(address, size) != 0;
+}
+
+/* Keeps address space, and so lets what is freed be lazily freed, until the arena ends: jemalloc
+ * returns the blocks of an arena's bookkeeping through `dalloc` alone. */
+static inline bool buoy_extent_dalloc_at_end(extent_hooks_t* hooks, void* address, size_t size,
+                                             bool committed, unsigned arena) {
+  const struct buoy_extent_hooks* self = (const struct buoy_extent_hooks*)hooks;
+  if (__atomic_load_n(&self->ending, __ATOMIC_ACQUIRE) != (uint64_t)arena + 1) return true;
+  return buoy_extent_dalloc(hooks, address, size, committed, arena);
 }
 
 static inline void buoy_extent_destroy(extent_hooks_t* hooks, void* address, size_t size,
@@ -104,7 +117,7 @@ static inline bool buoy_extent_merge(extent_hooks_t* hooks, void* a, size_t size
 static inline void buoy_extent_hooks_init(struct buoy_extent_hooks* self, buoy_pool* pool,
                                           unsigned map_flags) {
   self->hooks.alloc = buoy_extent_alloc;
-  self->hooks.dalloc = NULL; /* address space is kept */
+  self->hooks.dalloc = buoy_extent_dalloc_at_end; /* address space is kept until then */
   self->hooks.destroy = buoy_extent_destroy;
   self->hooks.commit = NULL; /* all of an extent is usable always */
   self->hooks.decommit = NULL;
@@ -114,6 +127,22 @@ static inline void buoy_extent_hooks_init(struct buoy_extent_hooks* self, buoy_p
   self->hooks.merge = buoy_extent_merge;
   self->pool = pool;
   self->map_flags = map_flags;
+  self->ending = 0;
+}
+
+/* Destroys an arena of these hooks, and all that was allocated from it, and unmaps all of its memory.
+ * 0, or the error number of mallctl; the arena then lives on. No thread may use the arena; others
+ * of the same hooks may be in use, but are destroyed one at a time. Not async-signal-safe. */
+static inline int buoy_arena_destroy(struct buoy_extent_hooks* self, unsigned arena) {
+  size_t mib[3];
+  size_t parts = 3;
+  int error = mallctlnametomib("arena.0.destroy", mib, &parts);
+  if (error != 0) return error;
+  mib[1] = arena;
+  __atomic_store_n(&self->ending, (uint64_t)arena + 1, __ATOMIC_RELEASE);
+  error = mallctlbymib(mib, parts, NULL, NULL, NULL, 0);
+  __atomic_store_n(&self->ending, 0, __ATOMIC_RELEASE);
+  return error;
 }
 
 #ifdef __cplusplus

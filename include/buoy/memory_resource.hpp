@@ -51,6 +51,8 @@ class memory_resource final : public std::pmr::memory_resource {
   // Freed runs shorter than this wait, unmarked, until a neighbour is freed too: marking costs a
   // system call, and a shootdown where threads run.
   static constexpr std::size_t kWorthMarking = 16 * kPage;
+  // More than any address space has, and sums of a few do not wrap.
+  static constexpr std::size_t kMost = SIZE_MAX / 4;
 
   struct Free {
     std::size_t length;
@@ -63,7 +65,7 @@ class memory_resource final : public std::pmr::memory_resource {
   static void* pointer(Address a) { return reinterpret_cast<void*>(a); }
 
   void* do_allocate(std::size_t bytes, std::size_t alignment) override {
-    if (bytes > SIZE_MAX / 2 || alignment > chunk_bytes_) throw std::bad_alloc();
+    if (bytes > kMost || alignment > kMost) throw std::bad_alloc();
     const std::size_t length = round_up(bytes == 0 ? 1 : bytes, kPage);
     const std::lock_guard guard(mutex_);
     for (int attempt = 0; attempt < 2; ++attempt) {
