@@ -70,9 +70,9 @@ Command buoy_command(const Case& c) {
   Arguments arguments = to_arguments(c.workload);
   const std::string budget = std::to_string(c.budget);
   if (c.way == Way::kRun)
-    return side_command("swap_plain", arguments,
-                        {program_folder() + "/buoy", "run", "--budget", budget, "--backing-file", "none",
-                         "--"});
+    return side_command(
+        "swap_plain", arguments,
+        {program_folder() + "/buoy", "run", "--budget", budget, "--backing-file", "none", "--"});
   arguments["budget"] = budget;
   return side_command("swap_library", arguments);
 }

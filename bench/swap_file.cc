@@ -58,17 +58,17 @@ void run_case(const std::string& name, const Workload& workload, std::size_t bud
   };
   const Side buoy = {"buoy", [&] {
                        Sample sample = run_side_in_cgroup(library, MemoryCgroup::kNoLimit);
-                       charged = std::max(
-                           sample.at("cgroup_peak_bytes"),
-                           sample.at("resident_peak_bytes") + sample.at("metadata_bytes"));
+                       charged =
+                           std::max(sample.at("cgroup_peak_bytes"),
+                                    sample.at("resident_peak_bytes") + sample.at("metadata_bytes"));
                        return with_units(sample);
                      }};
   // The swap file is no memory: the limit is all that the peer is charged.
-  const Side kernel = {"cgroup + swap file, page-cluster 3", [&] {
-                         if (!why.empty()) throw Unavailable(why);
-                         return with_units(
-                             run_side_in_cgroup(plain, static_cast<std::uint64_t>(charged)));
-                       }};
+  const Side kernel = {
+      "cgroup + swap file, page-cluster 3", [&] {
+        if (!why.empty()) throw Unavailable(why);
+        return with_units(run_side_in_cgroup(plain, static_cast<std::uint64_t>(charged)));
+      }};
   const std::vector<Measured> measured = run_interleaved({buoy, kernel});
   const auto line = [&](const char* what, const Unit& unit, const char* quantity) {
     report_pair(report, name + " " + what, unit, measured[0], measured[1], quantity);

@@ -137,8 +137,7 @@ long map(void* address, std::size_t length, int prot, int flags, int fd, off_t o
   if (offset % static_cast<off_t>(kPageSize) != 0) return -EINVAL;
   const std::size_t rounded = PageCount::covering(length).bytes();
   if (rounded < length || rounded > kUserEnd) return -ENOMEM;
-  const long placed =
-      address_or_error(pool().map(rounded, map_flags(r), access_of(prot), address));
+  const long placed = address_or_error(pool().map(rounded, map_flags(r), access_of(prot), address));
   if (placed > 0 && (flags & MAP_LOCKED) != 0) {
     // MAP_LOCKED does not fail where mlock would.
     void* p = reinterpret_cast<void*>(placed);  // NOLINT(performance-no-int-to-ptr)

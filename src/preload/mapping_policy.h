@@ -39,8 +39,7 @@ inline constexpr int kMapDroppable = 8;
 [[nodiscard]] constexpr bool is_plain(const MapRequest& r) {
   constexpr int kSpecial = MAP_STACK | MAP_GROWSDOWN | MAP_HUGETLB | MAP_32BIT;
   constexpr int kKnownProt = PROT_READ | PROT_WRITE | PROT_EXEC;
-  return (r.flags & MAP_ANONYMOUS) != 0 && (r.flags & kSpecial) == 0 &&
-         (r.prot & ~kKnownProt) == 0;
+  return (r.flags & MAP_ANONYMOUS) != 0 && (r.flags & kSpecial) == 0 && (r.prot & ~kKnownProt) == 0;
 }
 // Memory that the pool could hold.
 [[nodiscard]] constexpr bool is_ordinary(const MapRequest& r) {
@@ -54,7 +53,9 @@ inline constexpr int kMapDroppable = 8;
 // For a request that names no fixed address.
 [[nodiscard]] constexpr Keeper keeper_of(const MapRequest& r) {
   const bool fixed = (r.flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
-  return (is_ordinary(r) || is_droppable(r)) && !fixed && r.length >= kManagedFrom ? Keeper::kPool : Keeper::kKernel;
+  return (is_ordinary(r) || is_droppable(r)) && !fixed && r.length >= kManagedFrom
+             ? Keeper::kPool
+             : Keeper::kKernel;
 }
 
 // What PROT_* comes to on x86-64, where writable and executable memory is readable.

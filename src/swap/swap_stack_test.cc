@@ -1,7 +1,6 @@
 // The stack as its users see it: a model test with failures, write-back, fork, corruption, threads.
 #include "swap/swap_stack.h"
 
-#include <array>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
@@ -9,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <array>
 
 #include <atomic>
 #include <cstdio>
