@@ -60,8 +60,11 @@ double lower_limit(const Task& task) {
   return taken / (static_cast<double>(before - after) / static_cast<double>(kPageBytes));
 }
 
+// The last pages are not asked for: the kernel may have them in a batch of one CPU still, of which
+// MADV_PAGEOUT does not know.
 void expect_gone(const LazyMemory& memory) {
-  for (std::size_t page = 0; page < memory.pages(); page += memory.pages() / 7)
+  constexpr std::size_t kBatch = 64;
+  for (std::size_t page = 0; page + kBatch < memory.pages(); page += memory.pages() / 7)
     if (memory.load(page) != 0) throw Unavailable(fmt::format("page {} was not reclaimed", page));
 }
 
