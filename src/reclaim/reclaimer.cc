@@ -64,8 +64,10 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   PageCount freed = discard_lazily_freed(goal);
   if (freed < goal) freed += purge(goal - freed, PurgeEffort::kGentle);
   // Another's purge may have made room meanwhile.
-  if (kind == ReclaimKind::kDirect && context_.budget.free() >= context_.budget.reserve() + goal)
+  if (kind == ReclaimKind::kDirect && context_.budget.free() >= context_.budget.reserve() + goal) {
+    context_.counters.add(event_of(kind), freed.value());
     return freed;
+  }
   if (freed < goal) {
     // From here on something is lost: time, at least.
     pressure_.note_squeezing();

@@ -38,6 +38,9 @@ struct SwapStack::Tiers {
   [[nodiscard]] Status open_file(const char* where, const Compressor& compressor,
                                  Counters& counters);
   [[nodiscard]] bool make_room();
+  [[nodiscard]] LoadOutcome load_compressed(const Zpool::Pinned& object, std::byte* out) {
+    return zram.load(object, out) ? LoadOutcome::kLoaded : LoadOutcome::kCorrupt;
+  }
 };
 
 // `auto` does without a file where it would live in memory or cannot be made; a path must work.
@@ -74,6 +77,9 @@ bool SwapStack::Tiers::make_room() {
 
 namespace {
 Handle handle_of(SwapEntry e) { return Handle(e.bits()); }
+bool is_in_file(const Zpool::Pinned& object) {
+  return object.is_foreign() && foreign::is_file(object.payload());
+}
 
 // Room that was made may be taken by other threads; past this the page goes to the file directly.
 constexpr unsigned kStoreAttempts = 8;
@@ -136,27 +142,30 @@ StoreOutcome SwapStack::store(const std::byte* page, SwapEntry* entry) {
 }
 
 LoadOutcome SwapStack::load(SwapEntry entry, std::byte* out) {
-  PageLoad load{entry, out};
-  load_many(&load, 1);
-  return load.outcome;
+  Tiers& t = *tiers_;
+  // Held across a read of the file, too: it keeps collection from moving the record meanwhile.
+  const Zpool::Pinned object = t.pool.pin(handle_of(entry));
+  if (!is_in_file(object)) return t.load_compressed(object, out);
+  LoadOutcome outcome = LoadOutcome::kCorrupt;
+  BackingFile::Reading reading{handle_of(entry), object.payload(), out, &outcome};
+  t.file->load(&reading, 1);
+  return outcome;
 }
 
 void SwapStack::load_many(PageLoad* loads, unsigned n) {
   BUOY_DCHECK(n <= kMostLoads);
   Tiers& t = *tiers_;
-  // Held across a read of the file, too: it keeps collection from moving the record meanwhile.
-  std::array<std::optional<Zpool::Pinned>, kMostLoads> in_file;
+  std::array<std::optional<Zpool::Pinned>, kMostLoads> in_file;  // held as load() does
   std::array<BackingFile::Reading, kMostLoads> readings;
   unsigned n_in_file = 0;
   for (unsigned k = 0; k < n; ++k) {
     const Handle handle = handle_of(loads[k].entry);
     Zpool::Pinned object = t.pool.pin(handle);
-    if (object.is_foreign() && foreign::is_file(object.payload())) {
+    if (is_in_file(object)) {
       readings[n_in_file] = {handle, object.payload(), loads[k].out, &loads[k].outcome};
       in_file[n_in_file++].emplace(std::move(object));
     } else {
-      loads[k].outcome =
-          t.zram.load(object, loads[k].out) ? LoadOutcome::kLoaded : LoadOutcome::kCorrupt;
+      loads[k].outcome = t.load_compressed(object, loads[k].out);
     }
   }
   if (n_in_file != 0) t.file->load(readings.data(), n_in_file);
@@ -165,7 +174,7 @@ void SwapStack::load_many(PageLoad* loads, unsigned n) {
 void SwapStack::free(SwapEntry entry) {
   Tiers& t = *tiers_;
   Zpool::Pinned object = t.pool.pin(handle_of(entry));
-  if (object.is_foreign() && foreign::is_file(object.payload())) {
+  if (is_in_file(object)) {
     t.file->forget(object.payload());
     t.pool.free(std::move(object));
   } else {

@@ -102,6 +102,14 @@ void expect_loads(SwapStack& stack, SwapEntry entry, const Page& page) {
   ASSERT_EQ(out, page);
 }
 
+// Pages 0 to n - 1 of that kind.
+std::vector<SwapEntry> store_pages(SwapStack& stack, Fill fill, unsigned n) {
+  std::vector<SwapEntry> entries(n);
+  for (unsigned i = 0; i < n; ++i)
+    EXPECT_EQ(stack.store(make_page(fill, i).data(), &entries[i]), StoreOutcome::kStored) << i;
+  return entries;
+}
+
 // Everything that is stored goes to the file, as far as it may.
 void write_all_back(SwapStack& stack) {
   while (!stack.write_back(PageCount(4096)).is_zero()) {
@@ -271,12 +279,7 @@ TEST_F(WithFile, CorruptBytesAreAnErrorAndNeverAPage) {
   ASSERT_GE(fd, 0);
   {
     Stack stack(64 << 20, path.c_str());
-    std::vector<SwapEntry> entries;
-    for (unsigned i = 0; i < 200; ++i) {
-      SwapEntry entry;
-      ASSERT_EQ(stack->store(make_page(Fill::kHalf, i).data(), &entry), StoreOutcome::kStored);
-      entries.push_back(entry);
-    }
+    const std::vector<SwapEntry> entries = store_pages(*stack, Fill::kHalf, 200);
     write_all_back(*stack);
     struct stat st {};
     ASSERT_EQ(fstat(fd, &st), 0);
@@ -313,12 +316,7 @@ TEST_F(WithFile, CorruptBytesAreAnErrorAndNeverAPage) {
 
 TEST_F(WithFile, NeighboursInTheFileComeWithOneRead) {
   Stack stack(64 << 20, "auto");
-  std::vector<SwapEntry> entries;
-  for (unsigned i = 0; i < 400; ++i) {
-    SwapEntry entry;
-    ASSERT_EQ(stack->store(make_page(Fill::kHalf, i).data(), &entry), StoreOutcome::kStored);
-    entries.push_back(entry);
-  }
+  const std::vector<SwapEntry> entries = store_pages(*stack, Fill::kHalf, 400);
   write_all_back(*stack);
   SwapEntry in_pool;
   ASSERT_EQ(stack->store(make_page(Fill::kHalf, 1000).data(), &in_pool), StoreOutcome::kStored);
@@ -349,12 +347,7 @@ TEST_F(WithFile, ACorruptNeighbourIsNobodyElsesError) {
   ASSERT_GE(fd, 0);
   {
     Stack stack(64 << 20, path.c_str());
-    std::vector<SwapEntry> entries;
-    for (unsigned i = 0; i < 32; ++i) {
-      SwapEntry entry;
-      ASSERT_EQ(stack->store(make_page(Fill::kHalf, i).data(), &entry), StoreOutcome::kStored);
-      entries.push_back(entry);
-    }
+    const std::vector<SwapEntry> entries = store_pages(*stack, Fill::kHalf, 32);
     write_all_back(*stack);
     struct stat st {};
     ASSERT_EQ(fstat(fd, &st), 0);
@@ -392,12 +385,7 @@ TEST_F(WithFile, ACorruptNeighbourIsNobodyElsesError) {
 
 TEST_F(WithFile, AClosedDescriptorIsNoticedAndNobodyElsesFileIsWritten) {
   Stack stack(64 << 20, "auto");
-  std::vector<SwapEntry> entries;
-  for (unsigned i = 0; i < 64; ++i) {
-    SwapEntry entry;
-    ASSERT_EQ(stack->store(make_page(Fill::kHalf, i).data(), &entry), StoreOutcome::kStored);
-    entries.push_back(entry);
-  }
+  const std::vector<SwapEntry> entries = store_pages(*stack, Fill::kHalf, 64);
   // A program that closes every descriptor, and opens a file of its own under our number.
   struct stat before {};
   const int mine = open(directory_.c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
@@ -534,12 +522,7 @@ TEST_F(WithFile, AChildFindsTheFolderOfARelativePathFromAnywhere) {
 
 TEST_F(WithFile, ForkChildAndParentKeepTheirOwnContents) {
   Stack stack(16 << 20, "auto");
-  std::vector<SwapEntry> entries;
-  for (unsigned i = 0; i < 5000; ++i) {
-    SwapEntry entry;
-    ASSERT_EQ(stack->store(make_page(Fill::kRandom, i).data(), &entry), StoreOutcome::kStored);
-    entries.push_back(entry);
-  }
+  std::vector<SwapEntry> entries = store_pages(*stack, Fill::kRandom, 5000);
   int pipe_fds[2];
   ASSERT_EQ(pipe(pipe_fds), 0);
   stack->before_fork();
