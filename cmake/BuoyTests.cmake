@@ -1,17 +1,18 @@
 # Tests. Each executable or script is one ctest test; nothing is run at build time.
 #
 # A test says what it needs in a line of its own, `// ctest: ...` (in a script `# ctest: ...`):
-#   labels=a,b    no_asan: not under AddressSanitizer; soft: whole under ThreadSanitizer; others are free
+#   labels=a,b    no_sanitizer: not under any; soft: whole under ThreadSanitizer; others are free
 #   timeout=N     seconds (default 300; a sanitizer gets four times as much)
 #   serial        nothing else runs beside it (it measures time, or needs the memory)
 # Exit status 77 of a script means skipped.
 #
 # Under ThreadSanitizer the layers of BUOY_TSAN_LAYERS and tests labelled soft run whole, all other
-# executables run their test cases named *Soft*, and scripts do not run.
+# executables run their test cases named *Soft* if they have any, and scripts do not run.
 
 find_package(GTest REQUIRED)
 find_package(rapidcheck REQUIRED)
-set(BUOY_TSAN_LAYERS base frames zpool swap)
+# Not pagetable: its sequence locks read plain data that a writer may be changing, and check afterwards.
+set(BUOY_TSAN_LAYERS base frames zpool swap reclaim)
 
 add_library(buoy_test_libs INTERFACE)
 target_link_libraries(buoy_test_libs INTERFACE GTest::gtest_main GTest::gmock rapidcheck Threads::Threads)
@@ -76,15 +77,36 @@ function(buoy_set_test_properties name)
     ENVIRONMENT "${test_environment}" SKIP_RETURN_CODE 77)
 endfunction()
 
+# soft_tests_out: whether a test of the given files has "Soft" in its name. (A filter that matches
+# nothing would pass.)
+function(buoy_find_soft_tests)
+  set(soft_tests_out OFF PARENT_SCOPE)
+  foreach(source IN LISTS ARGN)
+    file(STRINGS ${source} lines REGEX "^[A-Z_]*(TEST|TEST_F|TEST_P|TEST_SUITE_P)\\(.*Soft")
+    if(lines)
+      set(soft_tests_out ON PARENT_SCOPE)
+    endif()
+  endforeach()
+endfunction()
+
 # Registers an executable; `group` is its layer, or `system`.
 function(buoy_add_gtest name group)
   target_link_libraries(${name} PRIVATE buoy_test_libs)
   buoy_link_jemalloc_if_used(${name} ${ARGN})
   buoy_read_directives(${ARGN})
   list(APPEND labels_out ${group})
+  if(BUOY_SANITIZE AND "no_sanitizer" IN_LIST labels_out)
+    message(STATUS "${name}: not run under sanitizers; its first lines say why")
+    return()
+  endif()
   set(filter "")
   if(BUOY_SANITIZE STREQUAL "thread")
     if(NOT group IN_LIST BUOY_TSAN_LAYERS AND NOT "soft" IN_LIST labels_out)
+      buoy_find_soft_tests(${ARGN})
+      if(NOT soft_tests_out)
+        message(STATUS "${name}: not run under ThreadSanitizer; it needs real faults")
+        return()
+      endif()
       set(filter --gtest_filter=*Soft*)
     endif()
     list(APPEND labels_out soft)
@@ -131,6 +153,9 @@ if(NOT BUOY_SANITIZE STREQUAL "thread")
   foreach(script IN LISTS scripts)
     get_filename_component(name ${script} NAME_WE)
     buoy_read_directives(${script})
+    if(BUOY_SANITIZE AND "no_sanitizer" IN_LIST labels_out)
+      continue()
+    endif()
     list(APPEND labels_out system script)
     add_test(NAME ${name} COMMAND bash ${script})
     buoy_set_test_properties(${name})

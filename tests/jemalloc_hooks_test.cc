@@ -1,9 +1,9 @@
-// ctest: timeout=120 labels=no_asan
+// ctest: timeout=120 labels=no_sanitizer
 //
 // The extent hooks under a real jemalloc: what an arena hands out is the pool's, stays as stored, is
 // lazily freed when the arena purges it, and goes back with the arena.
 //
-// Not under AddressSanitizer: jemalloc is linked in and would be malloc in its place, and two of
+// Not under sanitizers: jemalloc is linked in and would be malloc in the place of theirs, and two of
 // them in one process free each other's memory.
 
 #include "buoy/jemalloc_hooks.h"
