@@ -112,6 +112,10 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   };
   Unmarked mark_nonvolatile(PageRun run);
   [[nodiscard]] PageCount volatile_pages() const { return volatile_.volatile_pages(); }
+  // For tests: runs between any two steps of a change of marks that others could see.
+  void set_marks_step_hook(VolatileMap::StepHook hook, void* context) {
+    volatile_.set_step_hook(hook, context);
+  }
 
   // ---- Fork (fork.cc) -------------------------------------------------------------------------
   void before_fork();
