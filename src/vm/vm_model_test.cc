@@ -66,6 +66,8 @@ TEST_P(SoftVmModel, HoldsWhatItMust) {
     ASSERT_EQ(model.failure(), "") << "seed " << seed;
     // A run that never swapped, never raced or never met a full budget has tested little.
     EXPECT_GT(model.raced_stores(), 0U);
+    EXPECT_GT(model.losses_told(), 0U);
+    EXPECT_GT(model.purged_touches(), 0U);
   }
 }
 

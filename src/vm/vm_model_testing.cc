@@ -29,6 +29,8 @@ enum class VmModel::Op : std::uint8_t {
   kWillNeed,
   kAge,
   kReclaim,
+  kMark,
+  kUnmark,
   kPin,
   kUnpin,
   kDeviceStore,
@@ -39,10 +41,11 @@ enum class VmModel::Op : std::uint8_t {
 };
 
 namespace {
-constexpr const char* kOpNames[] = {
-    "load",    "store", "touch-hole", "map",  "unmap",   "map-over", "remap", "protect",
-    "discard", "free",  "reuse",      "cold", "pageout", "willneed", "age",   "reclaim",
-    "pin",     "unpin", "device",     "lock", "unlock",  "resize",   "fork"};
+constexpr const char* kOpNames[] = {"load",     "store", "touch-hole", "map",      "unmap",
+                                    "map-over", "remap", "protect",    "discard",  "free",
+                                    "reuse",    "cold",  "pageout",    "willneed", "age",
+                                    "reclaim",  "mark",  "unmark",     "pin",      "unpin",
+                                    "device",   "lock",  "unlock",     "resize",   "fork"};
 constexpr std::size_t kLogLength = 60;
 constexpr std::size_t kMostAllowed = 6;
 constexpr std::uint64_t kMostHeld = 100;
@@ -106,13 +109,13 @@ void VmModel::note_zeros(Page& page) {
 void VmModel::note_store(Page& page, unsigned part, std::uint32_t seed) {
   for (PageImage& image : page.allowed) image.set_part(part, seed);
   page.is_lazy = false;
-  if (page.is_droppable && !page.is_steady) allow_zeros(page);
+  if (may_vanish(page) && !page.is_steady) allow_zeros(page);
 }
 
 void VmModel::note_store(Page& page, const PageImage& image) {
   page.allowed.assign(1, image);
   page.is_lazy = false;
-  if (page.is_droppable && !page.is_steady) allow_zeros(page);
+  if (may_vanish(page) && !page.is_steady) allow_zeros(page);
 }
 
 void VmModel::note_load(Vpn at, Page& page, const PageImage::Bytes& bytes) {
@@ -126,7 +129,15 @@ void VmModel::note_load(Vpn at, Page& page, const PageImage::Bytes& bytes) {
     return;
   }
   page.allowed.assign(1, PageImage(*seen));
-  if ((page.is_lazy || page.is_droppable) && !page.is_steady) allow_zeros(page);
+  if ((page.is_lazy || may_vanish(page)) && !page.is_steady) allow_zeros(page);
+}
+
+bool VmModel::is_purged(Vpn at, const Page& page) const {
+  return soft_.pte(at).state() == PteState::kPurged && !page.reads_zeros;
+}
+
+bool VmModel::may_vanish(const Page& page) {
+  return page.is_droppable || (page.is_volatile && page.reads_zeros);
 }
 
 template <typename Body>
@@ -200,7 +211,7 @@ void VmModel::expect_status(Status status, int wanted, const char* what) {
        std::to_string(wanted));
 }
 
-void VmModel::check_touch(Touch touch, bool permitted) {
+void VmModel::check_touch(Touch touch, bool permitted, bool may_be_purged) {
   switch (touch) {
     case Touch::kDone:
       expect(permitted, "an access that is not permitted went through");
@@ -209,6 +220,10 @@ void VmModel::check_touch(Touch touch, bool permitted) {
       expect(!permitted, "a permitted access was refused");
       break;
     case Touch::kBusError:
+      if (may_be_purged) {
+        ++purged_touches_;
+        break;
+      }
       ++bus_errors_;
       expect(is_excused(), "SIGBUS with room to spare");
       break;
@@ -224,10 +239,13 @@ void VmModel::do_load(Vpn at) {
   begin(Op::kLoad, {at, PageCount(1)});
   Page* page = find(at);
   const bool permitted = may_load(page->access);
+  const bool was_purged = is_purged(at, *page);
   PageImage::Bytes bytes;
   const Touch touch = soft_.load(at, &bytes);
-  check_touch(touch, permitted);
+  // What the touch itself reclaimed may have been this very page.
   page = find(at);
+  check_touch(touch, permitted, is_purged(at, *page));
+  if (touch == Touch::kDone) expect(!was_purged, "a purged page can be read");
   if (touch == Touch::kDone) note_load(at, *page, bytes);
 }
 
@@ -240,9 +258,11 @@ void VmModel::do_store(Vpn at) {
   begin(Op::kStore, {at, PageCount(1)}, whole ? PageImage::kParts : part);
   if (page->allowed.size() > kMostAllowed && may_load(page->access)) do_load(at);
   const PageImage image = PageImage::filled(seed);
+  const bool was_purged = is_purged(at, *page);
   const Touch touch = whole ? soft_.store(at, image) : soft_.store_part(at, part, seed);
-  check_touch(touch, permitted);
+  check_touch(touch, permitted, is_purged(at, *page));
   if (touch != Touch::kDone) return;
+  expect(!was_purged, "a purged page can be stored to");
   if (whole)
     note_store(*page, image);
   else
@@ -281,6 +301,8 @@ void VmModel::do_map() {
   RegionFlags flags = RegionFlags::kNone;
   if (chance(200)) flags = flags | RegionFlags::kDroppable;
   if (chance(150)) flags = flags | RegionFlags::kHuge;
+  if (chance(150)) flags = flags | RegionFlags::kPurgedReadsZero;
+  if (chance(150)) flags = flags | RegionFlags::kVolatileMayCompress;
   const PageCount pages(chance(300) ? 1 + below(1200) : 1 + below(100));
   begin(Op::kMap, {Vpn(), pages}, static_cast<std::uint64_t>(flags));
   auto at = soft_.vm().map(pages, flags, Access::kReadWrite);
@@ -293,6 +315,7 @@ void VmModel::do_map() {
   expect(holes == pages.value(), "a new mapping lies over an old one");
   Page fresh;
   fresh.is_droppable = has(flags, RegionFlags::kDroppable);
+  fresh.reads_zeros = has(flags, RegionFlags::kPurgedReadsZero);
   for (Vpn v = run.first; v < run.end(); ++v) pages_[v.value()] = fresh;
   mappings_.push_back({run, flags});
 }
@@ -311,12 +334,14 @@ void VmModel::do_map_over() {
   begin(Op::kMapOver, run);
   const Status s = soft_.vm().map_over(run, Access::kReadWrite);
   expect_status(s, 0, "map_over");
-  for_each_page(run, [&](Vpn, Page& page) {
+  for_each_page(run, [&](Vpn at, Page& page) {
     if (s.ok()) {
       note_zeros(page);
       page.access = Access::kReadWrite;
+      page.is_volatile = false;
     } else {
       allow_zeros(page);
+      if (soft_.pte(at).state() != PteState::kPurged) page.is_volatile = false;
     }
     page.is_steady = false;
   });
@@ -349,6 +374,7 @@ void VmModel::do_remap() {
     contents.push_back(*find(v));
   Page fresh;
   fresh.is_droppable = has(m.flags, RegionFlags::kDroppable);
+  fresh.reads_zeros = has(m.flags, RegionFlags::kPurgedReadsZero);
   fresh.access = access;
   if (*at == m.run.first && pages <= m.run.count) {
     forget_mapping({m.run.first + pages, m.run.count - pages});
@@ -401,6 +427,9 @@ void VmModel::do_free() {
   const PageRun run = any_run();
   begin(Op::kFree, run);
   bool locked = false;
+  for_each_page(run, [&](Vpn at, Page& page) {
+    if (is_purged(at, page)) note_zeros(page);  // what was lost, and is no loss from now on
+  });
   const Status s = soft_.vm().free_lazily(run);
   const std::uint64_t holes = for_each_page(run, [&](Vpn, Page& page) {
     locked = locked || page.is_locked;
@@ -439,6 +468,55 @@ void VmModel::do_harmless_advice(Op op) {
   expect_status(s, holes != 0 ? ENOMEM : 0, "advice");
 }
 
+// ---- Volatile memory --------------------------------------------------------------------------
+
+void VmModel::do_mark() {
+  const PageRun run = any_run();
+  const auto priority = static_cast<unsigned>(below(4));
+  begin(Op::kMark, run, priority);
+  PageRun mapped{run.first, PageCount()};
+  bool locked = false;
+  for (Page* page; mapped.count < run.count && (page = find(mapped.end())) != nullptr;
+       mapped.count += PageCount(1))
+    locked = locked || page->is_locked;
+  const Vm::Marked marked = soft_.vm().mark_volatile(run, priority);
+  if (locked) {
+    expect(marked.error == EINVAL && marked.done.is_zero(), "locked pages were marked");
+    return;
+  }
+  expect(marked.done == mapped.count, "a mark ends elsewhere than at a hole");
+  expect(marked.error == (mapped.count == run.count ? 0 : ENOMEM), "the wrong error for a mark");
+  for_each_page(mapped, [this](Vpn, Page& page) {
+    page.is_volatile = true;
+    if (may_vanish(page) && !page.is_steady) allow_zeros(page);
+  });
+}
+
+void VmModel::do_unmark() {
+  const PageRun run = any_run();
+  begin(Op::kUnmark, run);
+  PageRun mapped{run.first, PageCount()};
+  bool has_lost = false;
+  bool may_tell_more = false;
+  for (Page* page; mapped.count < run.count && (page = find(mapped.end())) != nullptr;
+       mapped.count += PageCount(1)) {
+    const Vpn at = mapped.end();
+    if (soft_.pte(at).state() == PteState::kPurged) {
+      has_lost = true;
+      note_zeros(*page);
+    }
+    may_tell_more = may_tell_more || (page->is_volatile && page->reads_zeros);
+    page->is_volatile = false;
+  }
+  const Vm::Unmarked unmarked = soft_.vm().mark_nonvolatile(run);
+  expect(unmarked.done == mapped.count, "a withdrawal ends elsewhere than at a hole");
+  expect(unmarked.error == (mapped.count == run.count ? 0 : ENOMEM),
+         "the wrong error for a withdrawal");
+  expect(unmarked.lost || !has_lost, "a loss was not told");
+  expect(!unmarked.lost || has_lost || may_tell_more, "a loss was told that was none");
+  if (has_lost) ++losses_told_;
+}
+
 // ---- Holding ----------------------------------------------------------------------------------
 
 void VmModel::do_pin() {
@@ -454,7 +532,11 @@ void VmModel::do_pin() {
     return;
   }
   if (!s) {
-    expect(s.code() == EAGAIN && is_excused(), "pin refused");
+    bool is_any_purged = false;
+    for_each_page(
+        run, [&](Vpn at, Page& page) { is_any_purged = is_any_purged || is_purged(at, page); });
+    expect((s.code() == EAGAIN && is_excused()) || (s.code() == EIO && is_any_purged),
+           "pin refused");
     return;
   }
   for_each_page(run, [&](Vpn at, Page& page) {
@@ -491,7 +573,7 @@ void VmModel::do_unpin() {
     if (page.pins != 0) return;
     page.is_steady = false;
     page.may_be_written_by_device = false;
-    if (page.is_lazy || page.is_droppable) allow_zeros(page);
+    if (page.is_lazy || may_vanish(page)) allow_zeros(page);
   });
 }
 
@@ -522,7 +604,13 @@ void VmModel::do_lock() {
   if (held_ > kMostHeld) return;
   const bool on_fault = chance(500);
   begin(Op::kLock, run, on_fault ? 1 : 0);
+  bool is_any_volatile = false;
+  for_each_page(run, [&](Vpn, Page& page) { is_any_volatile |= page.is_volatile; });
   const Status s = soft_.vm().lock(run, on_fault);
+  if (is_any_volatile) {
+    expect_status(s, EINVAL, "lock over marks");
+    return;
+  }
   const std::uint64_t holes = for_each_page(run, [&](Vpn at, Page& page) {
     const bool locked = soft_.pte(at).has(Pte::kLocked);
     if (locked && !page.is_locked) ++held_;
@@ -624,13 +712,17 @@ void VmModel::other_thread(const SoftMmu::Step& step) {
 void VmModel::check_everything() {
   soft_.validate();
   const SoftVm& soft = soft_;
+  std::uint64_t marked = 0;
   for (const auto& [number, page] : pages_) {
     const Vpn at(number);
     const Pte pte = soft.pte(at);
     if (page.is_steady && !soft_.mmu().is_mapped(at)) fail("a pinned page went away");
     if (pte.state() == PteState::kHole) fail("a mapped page is a hole");
     if (pte.pins() != page.pins) fail("pins are lost");
+    if (pte.state() == PteState::kPurged && !page.is_volatile) fail("an unmarked page was purged");
+    if (page.is_volatile) ++marked;
   }
+  expect(soft_.vm().volatile_pages().value() == marked, "the length of all marks is wrong");
 }
 
 // ---- Steps ------------------------------------------------------------------------------------
@@ -640,11 +732,11 @@ void VmModel::step() {
   static constexpr struct {
     unsigned weight;
     Op op;
-  } kMix[] = {{300, kLoad},   {300, kStore}, {5, kTouchHole}, {12, kMap},         {10, kUnmap},
-              {5, kMapOver},  {8, kRemap},   {12, kProtect},  {20, kDiscard},     {60, kFree},
-              {15, kReuse},   {10, kCold},   {30, kPageOut},  {15, kWillNeed},    {30, kAge},
-              {20, kReclaim}, {25, kPin},    {30, kUnpin},    {20, kDeviceStore}, {6, kLock},
-              {6, kUnlock},   {4, kResize},  {2, kFork}};
+  } kMix[] = {{300, kLoad},       {300, kStore}, {5, kTouchHole}, {12, kMap},      {10, kUnmap},
+              {5, kMapOver},      {8, kRemap},   {12, kProtect},  {20, kDiscard},  {60, kFree},
+              {15, kReuse},       {10, kCold},   {30, kPageOut},  {15, kWillNeed}, {30, kAge},
+              {20, kReclaim},     {30, kMark},   {25, kUnmark},   {25, kPin},      {30, kUnpin},
+              {20, kDeviceStore}, {6, kLock},    {6, kUnlock},    {4, kResize},    {2, kFork}};
   if (mappings_.empty() || pages_.size() < options_.mapped_pages / 2) {
     do_map();
     return;
@@ -719,6 +811,12 @@ void VmModel::step() {
     case kAge:
     case kReclaim:
       do_harmless_advice(op);
+      break;
+    case kMark:
+      do_mark();
+      break;
+    case kUnmark:
+      do_unmark();
       break;
     case kPin:
       do_pin();

@@ -5,6 +5,11 @@
 // droppable memory always. A load narrows the set to what it saw. Contents differ in every 8 bytes
 // (PageImage), so a mixture is in no set.
 //
+// Volatile memory keeps its set until it is purged, which only pages do that are marked and not held.
+// A purged page gives SIGBUS at each touch, and zeros after its mark was withdrawn or the user gave
+// its contents up; a withdrawal tells of a loss if, and only if, it met one. (Where the region asked
+// for zeros instead, being told too much is allowed, and zeros while the mark lasts.)
+//
 // Between any two steps of an operation a hook does what another thread might: stores and loads
 // that need no fault, and, where no leaf is locked (while a page is being compressed), full ones.
 // Any step that can fail is made to, now and then; then the account admits both outcomes, but
@@ -43,6 +48,8 @@ class VmModel {
   // What was met, so that a test can tell that it tested something.
   [[nodiscard]] std::uint64_t bus_errors() const { return bus_errors_; }
   [[nodiscard]] std::uint64_t raced_stores() const { return raced_stores_; }
+  [[nodiscard]] std::uint64_t losses_told() const { return losses_told_; }
+  [[nodiscard]] std::uint64_t purged_touches() const { return purged_touches_; }
 
  private:
   enum class Op : std::uint8_t;
@@ -51,6 +58,8 @@ class VmModel {
     mmu::Access access = mmu::Access::kReadWrite;
     bool is_droppable = false;
     bool is_lazy = false;  // may be: lazily freed, and not stored to since
+    bool is_volatile = false;
+    bool reads_zeros = false;  // its region: when purged
     bool is_locked = false;
     bool is_steady = false;  // pinned, at its address, and known: must not change by itself
     bool may_be_written_by_device = false;
@@ -100,6 +109,8 @@ class VmModel {
   void do_free();
   void do_reuse();
   void do_harmless_advice(Op op);
+  void do_mark();
+  void do_unmark();
   void do_pin();
   void do_unpin();
   void do_device_store();
@@ -120,7 +131,12 @@ class VmModel {
   void expect(bool condition, const char* what);
   void expect_status(Status status, int wanted, const char* what);
   void fail(const std::string& what);
-  void check_touch(SoftVm::Touch touch, bool permitted);
+  void check_touch(SoftVm::Touch touch, bool permitted, bool may_be_purged);
+
+  // Whether the page was purged, and says so to who touches it.
+  [[nodiscard]] bool is_purged(Vpn at, const Page& page) const;
+  // May its contents turn to zeros at any time, without a word?
+  [[nodiscard]] static bool may_vanish(const Page& page);
 
   VmModelOptions options_;
   std::mt19937_64 random_;
@@ -138,6 +154,8 @@ class VmModel {
   std::uint64_t done_ = 0;
   std::uint64_t bus_errors_ = 0;
   std::uint64_t raced_stores_ = 0;
+  std::uint64_t losses_told_ = 0;
+  std::uint64_t purged_touches_ = 0;
   std::deque<Entry> log_;
   std::string failure_;
 };
