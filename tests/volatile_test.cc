@@ -273,8 +273,7 @@ TEST_P(Volatile, GoesBeforeOrdinaryMemoryIsSqueezed) {
   char* more = map(20 * kMiB);
   std::memset(more, 3, 16 * kMiB);  // as much as the budget has, of which reclaim has its reserve
   EXPECT_GT(stat("pgpurged"), 0U);
-  // One that reclaims does not wait for long when another has the extent and lost its CPU.
-  EXPECT_LT(stat("pswpout") * 8, stat("pgpurged"));
+  EXPECT_EQ(stat("pswpout"), 0U);
 }
 
 TEST_P(Volatile, MayBeCompressedWhereAskedTo) {

@@ -435,9 +435,10 @@ LockedLeaf::Purged LockedLeaf::purge_run(unsigned first, unsigned end) LEAF_HELD
     if (!stays) {
       if (!p.entry().is_none()) context_.swap->free(p.entry());
       next = next.without_entry().without(Pte::kBusy).without(Pte::kCold);
-      next = next.with_state(PteState::kPurged);
-      ++purged.pages;
-      if (p.state() == PteState::kLazyFree || p.state() == PteState::kLazyAway) ++lazily;
+      // What the user had given up before is no loss.
+      const bool is_lazy = p.state() == PteState::kLazyFree || p.state() == PteState::kLazyAway;
+      next = next.with_state(is_lazy ? PteState::kEmpty : PteState::kPurged);
+      ++(is_lazy ? lazily : purged.pages);
     }
     leaf_.set(i, next);
     purged.frames += frames - next.frames();

@@ -63,7 +63,7 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   // pglazyfreed, pgdropped and the splits of folios that were freed in part. Pages gone.
   unsigned discard_by_reclaim(unsigned begin, unsigned end, bool droppable);
   // Whatever has contents and may lose them -> purged: not what is empty, held, being squeezed or
-  // loaded. Pages purged, and the frames that this freed.
+  // loaded; lazily freed -> empty. Pages purged, and the frames that this freed.
   struct Purged {
     unsigned pages = 0;
     unsigned frames = 0;

@@ -63,8 +63,7 @@ bool Reclaimer::charge(Precharge& precharge, PageCount n) {
 PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   PageCount freed = discard_lazily_freed(goal);
   if (freed < goal) freed += purge(goal - freed, PurgeEffort::kGentle);
-  // Another's purge may have made room meanwhile.
-  if (kind == ReclaimKind::kDirect && context_.budget.free() >= context_.budget.reserve() + goal) {
+  if (has_room(kind, goal)) {  // another's purge made it meanwhile
     context_.counters.add(event_of(kind), freed.value());
     return freed;
   }
@@ -90,6 +89,12 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   if (freed.is_zero()) pressure_.note_fruitless();
   context_.counters.add(event_of(kind), freed.value());
   return freed;
+}
+
+bool Reclaimer::has_room(ReclaimKind kind, PageCount goal) const {
+  const Budget& budget = context_.budget;
+  if (kind == ReclaimKind::kDirect) return budget.free() >= budget.reserve() + goal;
+  return kind == ReclaimKind::kBackground && budget.is_above_high();
 }
 
 unsigned Reclaimer::page_out(Leaf& leaf, PageRun run) {

@@ -76,6 +76,8 @@ class Reclaimer {
   void note_clean_let_go(unsigned n) { shift_keep_balance(static_cast<int>(n)); }
 
  private:
+  // Is there what this reclaim is for? (Proactive: whatever there is, more was asked for.)
+  [[nodiscard]] bool has_room(ReclaimKind kind, PageCount goal) const;
   // Pages freed by each source; 0 when it has nothing (now).
   PageCount discard_lazily_freed(PageCount goal);
   PageCount squeeze_standby(PageCount goal);

@@ -20,9 +20,20 @@ namespace {
 constexpr PageCount kPurgeWhole(kPagesPerBlock);
 // So many extents may turn out empty in one purge. A hard one never runs out of extents to try.
 constexpr unsigned kMostFruitless = 256;
-// So long a purger waits for another that has what is left, a few times what purging 2 MiB takes:
-// ordinary memory would be squeezed meanwhile for no reason.
+// So long a purger waits for changes of marks on all that is left: ordinary memory would be squeezed
+// meanwhile for no reason. For a purge by another it waits until that ends.
 constexpr std::uint64_t kLongestWaitNs = 3'000'000;
+
+// Lets others run; after a while even those that have a lower priority.
+void rest(unsigned* rests) {
+  constexpr unsigned kYields = 64;
+  if ((*rests)++ < kYields) {
+    sys::call(SYS_sched_yield);
+    return;
+  }
+  std::uint32_t never = 0;
+  sys::futex_wait(&never, 0, 50'000);
+}
 }  // namespace
 
 // ---- Marks ------------------------------------------------------------------------------------
@@ -108,14 +119,17 @@ PageCount Vm::purge(PageCount goal, PurgeEffort effort) {
   PageCount freed;
   unsigned purged = 0;
   std::uint64_t waiting_since = 0;
+  unsigned rests = 0;
   for (unsigned fruitless = 0; freed < goal && fruitless < kMostFruitless;) {
     const VolatileMap::Claim claim = volatile_.claim(effort);
     if (!claim) {
-      if (!claim.others_purge) break;
-      const std::uint64_t now = sys::monotonic_ns();
-      if (waiting_since == 0) waiting_since = now;
-      if (now - waiting_since > kLongestWaitNs) break;
-      sys::call(SYS_sched_yield);
+      if (claim.others == VolatileMap::Others::kNothing) break;
+      if (claim.others == VolatileMap::Others::kChange) {
+        const std::uint64_t now = sys::monotonic_ns();
+        if (waiting_since == 0) waiting_since = now;
+        if (now - waiting_since > kLongestWaitNs) break;
+      }
+      rest(&rests);
       continue;
     }
     const PageCount n = purge_extent(claim, goal - freed, &purged);

@@ -271,18 +271,18 @@ void VolatileMap::push_candidate(const Candidate& candidate) {
   std::push_heap(batch_.begin(), batch_.begin() + batch_size_, goes_before);
 }
 
-bool VolatileMap::collect(PurgeEffort effort) {
+VolatileMap::Others VolatileMap::collect(PurgeEffort effort) {
   batch_marks_ = marks_made();
   batch_effort_ = effort;
   batch_next_ = batch_size_ = 0;
-  bool is_any_busy = false;
+  auto others = Others::kNothing;
   const std::uint64_t now = stamp_.load(std::memory_order_relaxed);
   const std::uint32_t end = extents_.high_water();
   for (std::uint32_t i = 1; i < end; ++i) {
     const Word word(extent(i).word.load(std::memory_order_acquire));
     if (!word.has(Word::kVolatile)) continue;
     if (word.has(Word::kPurging | Word::kSeized)) {
-      is_any_busy = true;
+      others = std::max(others, word.has(Word::kPurging) ? Others::kPurge : Others::kChange);
       continue;
     }
     const bool may_compress =
@@ -298,7 +298,7 @@ bool VolatileMap::collect(PurgeEffort effort) {
   }
   std::sort_heap(batch_.begin(), batch_.begin() + batch_size_,
                  [](const Candidate& a, const Candidate& b) { return a.order < b.order; });
-  return batch_size_ != 0 || is_any_busy;
+  return others;
 }
 
 VolatileMap::Claim VolatileMap::claim(PurgeEffort effort) {
@@ -306,7 +306,6 @@ VolatileMap::Claim VolatileMap::claim(PurgeEffort effort) {
       marks_made_in_all() == nothing_at_.load(std::memory_order_acquire))
     return {};
   Claim none;
-  none.others_purge = true;
   const Guard guard(batch_lock_);
   for (unsigned collected = 0;;) {
     if (batch_effort_ != effort) batch_next_ = batch_size_;
@@ -326,17 +325,17 @@ VolatileMap::Claim VolatileMap::claim(PurgeEffort effort) {
         if (!Word(expected).has_same_generation_as(Word(c.word))) batch_next_ = batch_size_;
         continue;
       }
-      return {c.extent, e.run(), std::max(e.resume, e.first_page()), c.word, false};
+      return {c.extent, e.run(), std::max(e.resume, e.first_page()), c.word, Others::kNothing};
     }
+    none.others = Others::kChange;
     if (++collected > 2) return none;  // others were faster, twice
-    const bool is_any = collect(effort);
+    none.others = collect(effort);
     if (batch_size_ != 0) continue;
-    if (!is_any && effort == PurgeEffort::kGentle) {
+    if (none.others == Others::kNothing && effort == PurgeEffort::kGentle) {
       std::uint64_t sum = 0;
       for (const std::uint64_t m : batch_marks_) sum += m;
       nothing_at_.store(sum, std::memory_order_release);
     }
-    none.others_purge = is_any;
     return none;
   }
 }

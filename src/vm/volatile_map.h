@@ -106,12 +106,15 @@ class VolatileMap {
 
   // ---- Purging: no lock of the map; signals blocked. -------------------------------------------
 
+  // What others are doing with the extents that there are: a purge ends soon, whatever happens; a
+  // change of marks may have been interrupted by a signal handler, even the one that asks.
+  enum class Others : std::uint8_t { kNothing, kChange, kPurge };
   struct Claim {
-    std::uint32_t extent = 0;  // 0: there is nothing to purge
+    std::uint32_t extent = 0;  // 0: there is nothing to purge but what `others` are at work on
     PageRun run;
     Vpn resume;  // where an earlier, partial purge stopped
     std::uint64_t word = 0;
-    bool others_purge = false;  // there is nothing but what others are at work on
+    Others others = Others::kNothing;
     [[nodiscard]] explicit operator bool() const { return extent != 0; }
   };
   // The next extent to purge: lowest priority first, then the oldest mark. kGentle leaves out what
@@ -291,8 +294,8 @@ class VolatileMap {
   [[nodiscard]] MarksMade marks_made() const;
   [[nodiscard]] std::uint64_t marks_made_in_all() const;
   void push_candidate(const Candidate& candidate) BUOY_REQUIRES(batch_lock_);
-  // Fills the batch; false if there was nothing, and no extent that somebody works on.
-  bool collect(PurgeEffort effort) BUOY_REQUIRES(batch_lock_);
+  // Fills the batch; says what others have under way.
+  Others collect(PurgeEffort effort) BUOY_REQUIRES(batch_lock_);
   // Was something marked since that goes before this priority?
   [[nodiscard]] bool is_overtaken(unsigned priority) const BUOY_REQUIRES(batch_lock_);
 
