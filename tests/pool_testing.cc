@@ -88,6 +88,34 @@ bool holds_stamp(const std::byte* page, std::uint64_t owner, std::uint64_t versi
   return true;
 }
 
+// ---- Children ---------------------------------------------------------------------------------
+
+Ended run_in_child(const std::function<void()>& body) {
+  int fds[2];
+  EXPECT_EQ(pipe(fds), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(fds[1], STDERR_FILENO);
+    alarm(30);
+    body();
+    _exit(0);
+  }
+  close(fds[1]);
+  Ended ended;
+  char buffer[4096];
+  for (ssize_t n; (n = read(fds[0], buffer, sizeof buffer)) > 0;)
+    ended.said.append(buffer, static_cast<std::size_t>(n));
+  close(fds[0]);
+  EXPECT_EQ(waitpid(child, &ended.status, 0), child);
+  return ended;
+}
+
+void must(bool good, const char* what) {
+  if (good) return;
+  dprintf(STDERR_FILENO, "not so: %s (errno %d)\n", what, errno);
+  _exit(1);
+}
+
 // ---- OutsideObserver --------------------------------------------------------------------------
 
 namespace {

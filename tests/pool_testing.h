@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "api/pool.h"
@@ -38,6 +39,17 @@ class TestPool {
   buoy_pool* pool_ = nullptr;
   std::string why_not_;
 };
+
+// A child that must not hang: its wait status, and what it wrote to stderr.
+struct Ended {
+  int status = 0;
+  std::string said;
+  [[nodiscard]] bool is_success() const { return status == 0; }
+};
+// Runs the body in a child, which exits with 0 behind it.
+[[nodiscard]] Ended run_in_child(const std::function<void()>& body);
+// For such bodies: says so and exits with 1 if not.
+void must(bool good, const char* what);
 
 // Another process that samples our RssAnon every 10 ms until told to stop.
 class OutsideObserver {

@@ -27,7 +27,12 @@
 #include <thread>
 #include <vector>
 
+#include "pool_testing.h"
+
 namespace {
+
+using buoy::testing::Ended;
+using buoy::testing::run_in_child;
 
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kMiB = std::size_t{1} << 20;
@@ -83,31 +88,6 @@ void install(void (*handler)(int, siginfo_t*, void*), int flags = SA_SIGINFO) {
   action.sa_sigaction = handler;
   action.sa_flags = flags;
   ASSERT_EQ(sigaction(SIGBUS, &action, nullptr), 0);
-}
-
-// A child that must not hang: its wait status, and what it wrote to stderr.
-struct Ended {
-  int status = 0;
-  std::string said;
-};
-Ended run_in_child(const std::function<void()>& body) {
-  int fds[2];
-  EXPECT_EQ(pipe(fds), 0);
-  const pid_t child = fork();
-  if (child == 0) {
-    dup2(fds[1], STDERR_FILENO);
-    alarm(30);
-    body();
-    _exit(0);
-  }
-  close(fds[1]);
-  Ended ended;
-  char buffer[4096];
-  for (ssize_t n; (n = read(fds[0], buffer, sizeof buffer)) > 0;)
-    ended.said.append(buffer, static_cast<std::size_t>(n));
-  close(fds[0]);
-  EXPECT_EQ(waitpid(child, &ended.status, 0), child);
-  return ended;
 }
 
 // Past the C library: sanitizers put a mlock in its place that does nothing.

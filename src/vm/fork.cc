@@ -10,13 +10,18 @@
 namespace buoy {
 
 void Vm::close_for_all() {
-  for (;;) {
-    context_.gate.close();
-    // Never waited for inside: whoever holds it may have a fault to answer first.
-    if (volatile_.lock().try_lock_for_all()) return;
-    context_.gate.open();
-    sys::call(SYS_sched_yield);
-  }
+  if (try_close_for_all()) return;
+  volatile_.lock().begin_trying();
+  while (!try_close_for_all()) sys::call(SYS_sched_yield);
+  volatile_.lock().end_trying();
+}
+
+bool Vm::try_close_for_all() {
+  context_.gate.close();
+  // Never waited for inside: whoever holds it may have a fault to answer first.
+  if (volatile_.lock().try_lock_for_all()) return true;
+  context_.gate.open();
+  return false;
 }
 
 void Vm::open_for_all() {

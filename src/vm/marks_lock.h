@@ -5,8 +5,8 @@
 // thread below it holds this lock. Three rules keep that harmless:
 //
 //   1. Nobody waits for it inside the gate or with another engine lock held: such a thread only
-//      tries, and backs out of everything when it fails (MarksPass). Purging, which runs inside
-//      faults, never takes it.
+//      tries, for a moment, and backs out of everything when it fails (MarksPass). Purging, which
+//      runs inside faults, never takes it.
 //   2. The holder waits for nothing but a purge in progress, which is short and never waits for
 //      a lock of this kind.
 //   3. A thread that would wait for itself (a handler that interrupted its own thread's change) is
@@ -29,6 +29,7 @@ class BUOY_CAPABILITY("mutex") MarksLock {
   // False, without the lock, if this very thread has it.
   [[nodiscard]] bool lock() BUOY_TRY_ACQUIRE(true) {
     if (is_held_here()) return false;
+    give_way();
     for (unsigned spin = 0; !try_take(kHeld); ++spin) {
       if (spin < kSpins) {
         __builtin_ia32_pause();
@@ -46,6 +47,14 @@ class BUOY_CAPABILITY("mutex") MarksLock {
     owner_.store(__builtin_thread_pointer(), std::memory_order_relaxed);
     return true;
   }
+  // Tries for as long as a change takes: false if the holder was interrupted, or others were faster.
+  [[nodiscard]] bool try_lock_for_a_change() BUOY_TRY_ACQUIRE(true) {
+    for (unsigned spin = 0; !is_held_here() && spin < kSpins; ++spin) {
+      if (try_lock()) return true;
+      __builtin_ia32_pause();
+    }
+    return false;
+  }
   void unlock() BUOY_RELEASE() {
     owner_.store(nullptr, std::memory_order_relaxed);
     if (word_.exchange(kFree, std::memory_order_release) == kContended) sys::futex_wake(&word_, 1);
@@ -53,6 +62,14 @@ class BUOY_CAPABILITY("mutex") MarksLock {
   [[nodiscard]] bool is_held_here() const {
     return owner_.load(std::memory_order_relaxed) == __builtin_thread_pointer();
   }
+  // Between these, nobody begins to wait for the lock or takes it by lock(): who only tries would
+  // else try for ever, where others change marks all the time.
+  void begin_trying() { tryers_.fetch_add(1, std::memory_order_relaxed); }
+  void end_trying() {
+    if (tryers_.fetch_sub(1, std::memory_order_relaxed) == 1) sys::futex_wake(&tryers_, INT32_MAX);
+  }
+  // The other threads, and what they tried, are not here.
+  void after_fork_in_child() { tryers_.store(0, std::memory_order_relaxed); }
   // Around fork and other stops of everything. While the thread holds it so, it may change mappings.
   // Also true if the thread itself was interrupted in a change: it will go on, in the child too.
   [[nodiscard]] bool try_lock_for_all() {
@@ -75,8 +92,12 @@ class BUOY_CAPABILITY("mutex") MarksLock {
   static constexpr std::uint32_t kContended = 2;
   static constexpr unsigned kSpins = 200;  // a change takes less than this
 
-  bool try_lock_silently() BUOY_NO_TSA { return try_lock(); }
+  bool try_lock_silently() BUOY_NO_TSA { return try_lock_for_a_change(); }
   void unlock_silently() BUOY_NO_TSA { unlock(); }
+  void give_way() {
+    while (const std::uint32_t seen = tryers_.load(std::memory_order_relaxed))
+      sys::futex_wait(&tryers_, seen, 1'000'000);
+  }
   bool try_take(std::uint32_t as) {
     std::uint32_t expected = kFree;
     return word_.compare_exchange_strong(expected, as, std::memory_order_acquire,
@@ -85,7 +106,8 @@ class BUOY_CAPABILITY("mutex") MarksLock {
 
   std::atomic<std::uint32_t> word_{kFree};
   std::atomic<void*> owner_{nullptr};
-  bool is_for_all_ = false;  // the owner's
+  std::atomic<std::uint32_t> tryers_{0};  // that failed once
+  bool is_for_all_ = false;               // the owner's
 };
 
 // The gate and the marks lock together, for operations that change mappings. Signals are blocked.
@@ -95,12 +117,10 @@ class BUOY_SCOPED_CAPABILITY MarksPass {
     is_nested_ = lock.is_held_for_all_here();
     // A handler that changes mappings below a mark of its own thread would wait for ever.
     BUOY_CHECK(is_nested_ || !lock.is_held_here());
-    for (;;) {
-      shard_ = gate_.enter();
-      if (is_nested_ || lock_.try_lock()) return;
-      gate_.leave(shard_);
-      sys::call(SYS_sched_yield);
-    }
+    if (enter()) return;
+    lock_.begin_trying();
+    while (!enter()) sys::call(SYS_sched_yield);
+    lock_.end_trying();
   }
   ~MarksPass() BUOY_RELEASE() BUOY_NO_TSA {
     if (!is_nested_) lock_.unlock();
@@ -110,6 +130,13 @@ class BUOY_SCOPED_CAPABILITY MarksPass {
   MarksPass& operator=(const MarksPass&) = delete;
 
  private:
+  bool enter() BUOY_NO_TSA {
+    shard_ = gate_.enter();
+    if (is_nested_ || lock_.try_lock_for_a_change()) return true;
+    gate_.leave(shard_);
+    return false;
+  }
+
   Gate& gate_;
   MarksLock& lock_;
   unsigned shard_ = 0;

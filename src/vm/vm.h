@@ -168,6 +168,7 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   bool has_mlocked(PageRun run) override;
   // No operation is under way, nor a change of marks, until the gate opens and unlocks.
   void close_for_all();
+  [[nodiscard]] bool try_close_for_all();
   void open_for_all();
   void validate_marks() BUOY_NO_TSA;
 

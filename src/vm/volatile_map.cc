@@ -665,6 +665,9 @@ std::uint32_t VolatileMap::merge(std::uint32_t below, std::uint32_t above) {
 // ---- The whole --------------------------------------------------------------------------------
 
 void VolatileMap::after_fork_in_child() {
+  lock_.after_fork_in_child();
+  // Nor is who was between its exchange and its note of a mark.
+  nothing_at_.store(~std::uint64_t{0}, std::memory_order_relaxed);
   // Who was between its exchange and its count in another thread is not here to count.
   std::int64_t pages = 0;
   for (std::uint32_t i = 1; i < extents_.high_water(); ++i)

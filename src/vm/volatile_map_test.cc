@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <functional>
@@ -351,6 +353,31 @@ TEST(SoftVolatileMap, AHandlerThatInterruptsItsOwnChangeIsTold) {
   EXPECT_EQ(model.map.withdraw({kBase, PageCount(4)}).outcome, VolatileMap::Outcome::kReentered);
   model.map.lock().unlock();
   EXPECT_EQ(model.map.mark({kBase, PageCount(4)}, 0).error, 0);
+}
+
+// Who only tries, because it must not wait, is not passed by those who may.
+TEST(SoftMarksLock, WhoTriesGoesBeforeWhoComes) {
+  MarksLock lock;
+  std::atomic<bool> stop{false};
+  std::atomic<unsigned> taken{0};
+  std::thread other([&] {
+    while (!stop) {
+      if (!lock.lock()) std::abort();
+      ++taken;
+      lock.unlock();
+    }
+  });
+  while (taken == 0) std::this_thread::yield();
+  lock.begin_trying();
+  while (!lock.try_lock()) std::this_thread::yield();
+  lock.unlock();
+  const unsigned before = taken;
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_LE(taken - before, 1U);  // the one that was past the door
+  lock.end_trying();
+  while (taken < before + 10) std::this_thread::yield();
+  stop = true;
+  other.join();
 }
 
 // ---- Interleavings ----------------------------------------------------------------------------
