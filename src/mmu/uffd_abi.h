@@ -44,9 +44,10 @@ inline constexpr int kUserModeOnly = 1;
 static_assert(sizeof(Move) == 40 && sizeof(Poison) == 32);
 
 // madvise(2) and mremap(2).
-inline constexpr int kAdvicePopulateWrite = 23;  // 5.14
-inline constexpr int kAdvicePopulateRead = 22;   // 5.14
-inline constexpr long kRemapDontUnmap = 4;       // 5.7
+inline constexpr int kAdviceDontNeedLocked = 24;  // 5.18
+inline constexpr int kAdvicePopulateWrite = 23;   // 5.14
+inline constexpr int kAdvicePopulateRead = 22;    // 5.14
+inline constexpr long kRemapDontUnmap = 4;        // 5.7
 
 // What a SIGBUS frame on x86-64 tells about a page fault (REG_ERR).
 inline constexpr std::uint64_t kErrorPresent = 1;

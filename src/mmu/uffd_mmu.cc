@@ -250,8 +250,13 @@ bool UffdMmu::poison(const Reservation&, Vpn vpn) {
   return error == 0 || error == EEXIST;
 }
 
-void UffdMmu::unpoison(const Reservation& r, Vpn vpn) {
-  if (can_poison_) (void)discard(r, {vpn, PageCount(1)});
+void UffdMmu::unpoison(const Reservation&, Vpn vpn) {
+  if (!can_poison_) return;
+  // The program may have mlocked it meanwhile. Kernels that can poison have this advice.
+  count_flush();
+  const int rc = sys::advise(vpn.pointer(), kPageSize, abi::kAdviceDontNeedLocked);
+  BUOY_DCHECK(rc == 0);
+  (void)rc;
 }
 
 void UffdMmu::wake(const Reservation&, PageRun run) {
