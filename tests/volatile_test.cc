@@ -9,12 +9,14 @@
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <climits>
 #include <csetjmp>
 #include <csignal>
 #include <cstddef>
@@ -25,6 +27,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "pool_testing.h"
@@ -117,6 +120,121 @@ TEST_P(Volatile, RefusesBadInput) {
   EXPECT_TRUE(refused(buoy_mark_nonvolatile(foreign, kPage, &purged), ENOMEM));
   EXPECT_EQ(purged, 7);
   EXPECT_EQ(stat("volatile_bytes"), 0U);
+}
+
+// Each call that must fail changes neither marks, nor contents, nor *purged, nor what was lost.
+TEST_P(Volatile, BadInputChangesNothing) {
+  char* at = map(8 * kPage);
+  std::memset(at, 3, 8 * kPage);
+  buoy_mark_volatile(at, 4 * kPage, 2);
+  purge_all();
+  buoy_mark_volatile(at + 4 * kPage, 2 * kPage, 1);
+  unsigned char before[8];
+  ASSERT_EQ(buoy_residency(at, 8 * kPage, before), 0);
+  const std::uint64_t marks = stat("pgvolatile");
+  int purged = 7;
+  const auto refused = [](ssize_t result, int code) { return result == -1 && errno == code; };
+  // Wrapping, and just not wrapping.
+  const std::size_t to_the_end = SIZE_MAX - reinterpret_cast<std::uintptr_t>(at) + 1;
+  for (const std::size_t length : {SIZE_MAX, SIZE_MAX - kPage, SIZE_MAX - kPage + 1, to_the_end,
+                                   to_the_end + 1, to_the_end + kPage}) {
+    EXPECT_TRUE(refused(buoy_mark_volatile(at, length, 0), EINVAL)) << length;
+    EXPECT_TRUE(refused(buoy_mark_nonvolatile(at, length, &purged), EINVAL)) << length;
+  }
+  for (const int priority : {-1, 4, 5, 256, INT_MIN, INT_MAX})
+    EXPECT_TRUE(refused(buoy_mark_volatile(at, 8 * kPage, priority), EINVAL)) << priority;
+  for (const std::size_t off : {std::size_t{1}, std::size_t{8}, kPage / 2, kPage - 1}) {
+    EXPECT_TRUE(refused(buoy_mark_volatile(at + off, kPage, 0), EINVAL)) << off;
+    EXPECT_TRUE(refused(buoy_mark_nonvolatile(at + off, kPage, &purged), EINVAL)) << off;
+  }
+  EXPECT_TRUE(refused(buoy_mark_volatile(at, 0, 0), EINVAL));
+  EXPECT_TRUE(refused(buoy_mark_nonvolatile(at, 0, &purged), EINVAL));
+  for (void* foreign : {static_cast<void*>(nullptr), reinterpret_cast<void*>(kPage),
+                        reinterpret_cast<void*>(~std::uintptr_t{0} << 47 >> 1 & ~(kPage - 1))}) {
+    EXPECT_TRUE(refused(buoy_mark_volatile(foreign, kPage, 0), ENOMEM)) << foreign;
+    EXPECT_TRUE(refused(buoy_mark_nonvolatile(foreign, kPage, &purged), ENOMEM)) << foreign;
+  }
+  EXPECT_EQ(purged, 7);
+  EXPECT_EQ(stat("pgvolatile"), marks);
+  EXPECT_EQ(stat("pgnonvolatile"), 0U);
+  EXPECT_EQ(stat("volatile_bytes"), 6 * kPage);
+  unsigned char after[8];
+  ASSERT_EQ(buoy_residency(at, 8 * kPage, after), 0);
+  EXPECT_EQ(std::memcmp(before, after, sizeof before), 0);
+  EXPECT_EQ(buoy_mark_nonvolatile(at, 8 * kPage, &purged), static_cast<ssize_t>(8 * kPage));
+  EXPECT_EQ(purged, 1);
+}
+
+// Where only the head of the range is ours, that is done, and told.
+TEST_P(Volatile, ARangeThatLeavesOursIsDoneUpToThere) {
+  // Between two pages that are nobody's.
+  char* whole = map(6 * kPage);
+  ASSERT_EQ(buoy_unmap(whole, kPage), 0);
+  ASSERT_EQ(buoy_unmap(whole + 5 * kPage, kPage), 0);
+  char* at = whole + kPage;
+  std::memset(at, 3, 4 * kPage);
+  EXPECT_EQ(buoy_mark_volatile(whole, 5 * kPage, 0), -1);
+  EXPECT_EQ(errno, ENOMEM);
+  EXPECT_EQ(stat("volatile_bytes"), 0U);
+  errno = 0;
+  EXPECT_EQ(buoy_mark_volatile(at, 64 * kPage, 0), static_cast<ssize_t>(4 * kPage));
+  EXPECT_EQ(errno, ENOMEM);
+  purge_all();
+  int purged = 7;
+  EXPECT_EQ(buoy_mark_nonvolatile(whole, 5 * kPage, &purged), -1);
+  EXPECT_EQ(errno, ENOMEM);
+  EXPECT_EQ(purged, 7);
+  errno = 0;
+  // A loss in front of the hole is told though the call is short.
+  EXPECT_EQ(buoy_mark_nonvolatile(at + kPage, 64 * kPage, &purged),
+            static_cast<ssize_t>(3 * kPage));
+  EXPECT_EQ(errno, ENOMEM);
+  EXPECT_EQ(purged, 1);
+  // Who does not ask is not told, and need not be: the call is all.
+  EXPECT_EQ(buoy_mark_nonvolatile(at, 4 * kPage, nullptr), static_cast<ssize_t>(4 * kPage));
+  EXPECT_EQ(buoy_mark_nonvolatile(at, 4 * kPage, &purged), static_cast<ssize_t>(4 * kPage));
+  EXPECT_EQ(purged, 0);
+}
+
+TEST_P(Volatile, ALengthIsRoundedUpToPages) {
+  char* at = map(4 * kPage);
+  EXPECT_EQ(buoy_mark_volatile(at, kPage + 1, 0), static_cast<ssize_t>(kPage + 1));
+  EXPECT_EQ(stat("volatile_bytes"), 2 * kPage);
+  EXPECT_EQ(buoy_mark_nonvolatile(at, 1, nullptr), 1);
+  EXPECT_EQ(stat("volatile_bytes"), kPage);
+}
+
+TEST(VolatilePool, AnEventfdNeedsAPool) {
+  EXPECT_EQ(buoy_pool_eventfd(nullptr), -1);
+  EXPECT_EQ(errno, EINVAL);
+  buoy_options options{};
+  options.struct_size = sizeof options;
+  options.budget = 32 * kMiB;
+  options.faults = BUOY_FAULTS_SIGNAL;
+  buoy_pool* pool = nullptr;
+  ASSERT_EQ(buoy_pool_create(&options, &pool), 0);
+  const int fd = buoy_pool_eventfd(pool);
+  EXPECT_GE(fd, 0);
+  ASSERT_EQ(buoy_pool_destroy(pool), 0);
+  EXPECT_EQ(fcntl(fd, F_GETFD), -1);  // it went with its pool
+  EXPECT_EQ(buoy_pool_eventfd(pool), -1);
+  EXPECT_EQ(errno, EINVAL);
+}
+
+// Without room for descriptors.
+TEST_P(Volatile, AnEventfdThatCannotBeMadeIsToldAndMadeLater) {
+  const Ended ended = run_in_child([&] {
+    using buoy::testing::must;
+    rlimit limit{};
+    must(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
+    const rlim_t soft = std::exchange(limit.rlim_cur, 0);
+    must(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
+    must(buoy_pool_eventfd(pool) == -1 && errno == EMFILE, "EMFILE");
+    limit.rlim_cur = soft;
+    must(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit back");
+    must(buoy_pool_eventfd(pool) >= 0, "made later");
+  });
+  EXPECT_TRUE(ended.is_success()) << ended.said;
 }
 
 TEST_P(Volatile, AHoleEndsTheCall) {
@@ -550,6 +668,91 @@ TEST_P(Volatile, TheEventfdTellsOfPurgesAndPressure) {
   ASSERT_EQ(read(fd, &value, sizeof value), static_cast<ssize_t>(sizeof value));
   EXPECT_EQ(BUOY_EVENT_MODERATE(value), 1U);
   EXPECT_EQ(stat("pressure_level"), 1U);
+}
+
+// Up through the levels and down again; each rise is told once, and again only after it was left.
+TEST_P(Volatile, EachLevelOfPressureIsToldWhenItIsReachedAndFallsAgain) {
+  const int fd = buoy_pool_eventfd(pool);
+  ASSERT_GE(fd, 0);
+  const auto await_level = [&](std::uint64_t level) {
+    // Falling is noticed when memory is, at the latest by the background thread, ten times a second.
+    for (int i = 0; i < 500 && stat("pressure_level") != level; ++i) usleep(10'000);
+    return stat("pressure_level");
+  };
+  const auto news = [&] {
+    std::uint64_t value = 0;
+    if (read(fd, &value, sizeof value) != static_cast<ssize_t>(sizeof value)) value = 0;
+    return value;
+  };
+  EXPECT_EQ(stat("pressure_level"), 0U);
+  EXPECT_EQ(news(), 0U);
+  for (int round = 0; round < 2; ++round) {
+    // More than fits, and compresses well.
+    char* much = map(48 * kMiB);
+    std::memset(much, 5, 48 * kMiB);
+    pollfd waits{fd, POLLIN, 0};
+    EXPECT_EQ(poll(&waits, 1, 0), 1);
+    std::uint64_t value = news();
+    EXPECT_EQ(BUOY_EVENT_MODERATE(value), 1U) << round;
+    EXPECT_EQ(BUOY_EVENT_CRITICAL(value), 0U) << round;
+    EXPECT_EQ(BUOY_EVENT_PURGES(value), 0U) << round;
+    EXPECT_EQ(stat("pressure_level"), 1U);
+    // The same level again is no news.
+    std::memset(much, 6, 48 * kMiB);
+    EXPECT_EQ(news(), 0U) << round;
+    // Pinned memory that fills the budget: nothing is left to reclaim.
+    std::size_t pinned = 0;
+    while (buoy_pin(much + pinned, kMiB, BUOY_WRITE) == 0) pinned += kMiB;
+    EXPECT_EQ(errno, EAGAIN);
+    value = news();
+    EXPECT_EQ(BUOY_EVENT_CRITICAL(value), 1U) << round;
+    EXPECT_EQ(BUOY_EVENT_MODERATE(value), 0U) << round;
+    EXPECT_EQ(stat("pressure_level"), 2U);
+    EXPECT_EQ(buoy_unpin(much, pinned, 0), 0);
+    ASSERT_EQ(buoy_unmap(much, 48 * kMiB), 0);
+    mapped.pop_back();
+    EXPECT_EQ(await_level(0), 0U);
+    EXPECT_EQ(news(), 0U) << round;  // relief is not told; who wants to know asks for the level
+  }
+}
+
+TEST_P(Volatile, PurgesAreToldInBatchesAndReadingTakesThemBack) {
+  const int fd = buoy_pool_eventfd(pool);
+  char* at = map(64 * kPage);
+  for (std::uint64_t n = 1; n <= 3; ++n) {
+    for (std::uint64_t i = 0; i < n; ++i) {
+      std::memset(at, 5, 64 * kPage);
+      buoy_mark_volatile(at, 64 * kPage, 0);
+      EXPECT_GT(buoy_pool_reclaim(pool, kPage), 0);
+      buoy_mark_nonvolatile(at, 64 * kPage, nullptr);
+    }
+    std::uint64_t value = 0;
+    ASSERT_EQ(read(fd, &value, sizeof value), static_cast<ssize_t>(sizeof value));
+    EXPECT_EQ(BUOY_EVENT_PURGES(value), n);
+    EXPECT_EQ(BUOY_EVENT_MODERATE(value), 0U);
+    EXPECT_EQ(BUOY_EVENT_CRITICAL(value), 0U);
+    EXPECT_EQ(read(fd, &value, sizeof value), -1);
+    EXPECT_EQ(errno, EAGAIN);
+  }
+}
+
+TEST_P(Volatile, AChildHasAnEventfdOfItsOwn) {
+  const int fd = buoy_pool_eventfd(pool);
+  char* at = map(8 * kPage);
+  std::memset(at, 5, 8 * kPage);
+  buoy_mark_volatile(at, 8 * kPage, 0);
+  const Ended ended = run_in_child([&] {
+    using buoy::testing::must;
+    must(buoy_pool_eventfd(pool) == fd, "the same number");
+    must(buoy_pool_reclaim(pool, kPage) > 0, "a purge in the child");
+    std::uint64_t value = 0;
+    must(read(fd, &value, sizeof value) == sizeof value && BUOY_EVENT_PURGES(value) == 1,
+         "is told in the child");
+  });
+  EXPECT_TRUE(ended.is_success()) << ended.said;
+  std::uint64_t value = 0;
+  EXPECT_EQ(read(fd, &value, sizeof value), -1) << "the child's news are not the parent's";
+  EXPECT_EQ(errno, EAGAIN);
 }
 
 // ---- Stress: stamps tell every loss -----------------------------------------------------------

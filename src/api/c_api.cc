@@ -238,7 +238,7 @@ ssize_t buoy_mark_nonvolatile(void* address, size_t length, int* purged) {
 }
 
 int buoy_pool_eventfd(buoy_pool* pool) {
-  if (pool == nullptr) return fail(EINVAL);
+  if (pool == nullptr || !PoolRegistry::has(*unwrap(pool))) return fail(EINVAL);
   auto fd = unwrap(pool)->context().notifier.descriptor();
   return fd ? *fd : fail(fd.code());
 }
