@@ -702,10 +702,10 @@ TEST_P(Volatile, EachLevelOfPressureIsToldWhenItIsReachedAndFallsAgain) {
     EXPECT_EQ(news(), 0U) << round;
     // Pinned memory that fills the budget: nothing is left to reclaim.
     std::size_t pinned = 0;
-    while (buoy_pin(much + pinned, kMiB, BUOY_WRITE) == 0) pinned += kMiB;
+    while (buoy_pin(much + pinned, kPage, BUOY_WRITE) == 0) pinned += kPage;
     EXPECT_EQ(errno, EAGAIN);
     value = news();
-    EXPECT_EQ(BUOY_EVENT_CRITICAL(value), 1U) << round;
+    EXPECT_GE(BUOY_EVENT_CRITICAL(value), 1U) << round;  // more often if it was left on the way
     EXPECT_EQ(BUOY_EVENT_MODERATE(value), 0U) << round;
     EXPECT_EQ(stat("pressure_level"), 2U);
     EXPECT_EQ(buoy_unpin(much, pinned, 0), 0);
