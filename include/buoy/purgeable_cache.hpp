@@ -10,8 +10,9 @@
 //   draw(image.view());                       // a std::span<const Pixel>, safe while `image` lives
 //
 // get() runs the loader when the value is not there, one flight at a time for a key: others who
-// want it wait. What the loader throws goes to its caller; the others try themselves. A loader that
-// takes a second argument builds the value in its place, without a copy:
+// want it wait. What the loader throws goes to its caller, and leaves the key unknown; the others
+// try themselves. A loader must not get() the key that it loads. One that takes a second argument
+// builds the value in its place, without a copy:
 //
 //   images.get(path, [&](const std::string& p, auto& place) {
 //     decode_into(p, place.template allocate<Pixel>(width * height));      // a std::span<Pixel>
@@ -19,7 +20,8 @@
 //
 // Value is a trivially copyable type (its view is a const reference), a std::vector of one, or a
 // std::basic_string; specialize purgeable_traits for others. Values take whole pages: it is for
-// things of a few KiB and more. Thread-safe; handles must not outlive the cache.
+// things of a few KiB and more; empty ones are allowed. Hash and Equal must not throw. Thread-safe;
+// handles must not outlive the cache.
 #ifndef BUOY_PURGEABLE_CACHE_HPP
 #define BUOY_PURGEABLE_CACHE_HPP
 
@@ -27,6 +29,7 @@
 #include <atomic>
 #include <bit>
 #include <condition_variable>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <list>
@@ -34,6 +37,7 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -96,17 +100,20 @@ class page_runs {
 
   page_runs(const Pool& pool, unsigned flags) : pool_(pool), flags_(flags) {}
 
-  // Its contents are anything. Throws std::bad_alloc.
+  // Its contents are anything. Throws std::bad_alloc; nothing is changed then.
   run allocate(std::size_t bytes) {
-    const std::size_t wanted = bytes == 0 ? 1 : (bytes + kPage - 1) / kPage;
-    const std::size_t index = class_of(wanted);
+    if (bytes > kMostBytes) throw std::bad_alloc();
+    const std::size_t index = class_of(pages_for(bytes));
     const std::size_t pages = pages_of(index);
-    if (index >= free_.size()) free_.resize(index + 1);
-    if (!free_[index].empty()) {
-      std::byte* const at = free_[index].back();
-      free_[index].pop_back();
+    if (index >= classes_.size()) classes_.resize(index + 1);
+    size_class& c = classes_[index];
+    if (!c.free.empty()) {
+      std::byte* const at = c.free.back();
+      c.free.pop_back();
       return {at, pages};
     }
+    // Room for all that there are, so that free() never fails.
+    if (c.free.capacity() == c.made) c.free.reserve(2 * c.made + 8);
     if (chunks_.empty() || chunks_.back().size() - used_ < pages * kPage) {
       const std::size_t chunk = pages * kPage > kChunk ? pages * kPage : kChunk;
       try {
@@ -118,18 +125,30 @@ class page_runs {
     }
     std::byte* const at = chunks_.back().data() + used_;
     used_ += pages * kPage;
+    ++c.made;
     return {at, pages};
   }
-  void free(run r) { free_[class_of(r.pages)].push_back(r.at); }
+  void free(run r) noexcept { classes_[class_of(r.pages)].free.push_back(r.at); }
   // Would allocate() give a run of the size of this one?
   static bool is_for(run r, std::size_t bytes) {
-    return r.at != nullptr &&
-           pages_of(class_of(bytes == 0 ? 1 : (bytes + kPage - 1) / kPage)) == r.pages;
+    return r.at != nullptr && bytes <= kMostBytes &&
+           pages_of(class_of(pages_for(bytes))) == r.pages;
   }
 
  private:
   // Address space mapped at a time; it costs nothing until used.
   static constexpr std::size_t kChunk = std::size_t{64} << 20;
+  // More than any address space has, and far from overflowing.
+  static constexpr std::size_t kMostBytes = std::size_t{1} << 50;
+
+  struct size_class {
+    std::vector<std::byte*> free;
+    std::size_t made = 0;  // runs of this class, free or not
+  };
+
+  static std::size_t pages_for(std::size_t bytes) {
+    return bytes == 0 ? 1 : (bytes + kPage - 1) / kPage;
+  }
 
   // Pages 1 to 4 have a class each, then four classes for each doubling.
   static std::size_t class_of(std::size_t pages) {
@@ -147,7 +166,7 @@ class page_runs {
   unsigned flags_;
   std::vector<Region> chunks_;
   std::size_t used_ = 0;
-  std::vector<std::vector<std::byte*>> free_;
+  std::vector<size_class> classes_;
 };
 
 }  // namespace detail
@@ -174,7 +193,11 @@ class purgeable_cache {
     unsigned flags = 0;  // of the regions: BUOY_VOLATILE_MAY_COMPRESS
   };
 
+  // Throws std::invalid_argument for a priority that there is not, and for BUOY_DROPPABLE: what is
+  // dropped is not told.
   explicit purgeable_cache(const Pool& pool, options o = options()) : options_(o) {
+    if (o.priority < 0 || o.priority > 3 || (o.flags & BUOY_DROPPABLE) != 0)
+      throw std::invalid_argument("buoy::purgeable_cache::options");
     for (auto& s : shards_) s = std::make_unique<shard>(pool, o.flags);
   }
   purgeable_cache(const purgeable_cache&) = delete;
@@ -211,10 +234,12 @@ class purgeable_cache {
   // Where a loader builds a value in place.
   class place {
    public:
-    // Room for so many; their contents are anything. Call it once.
+    // Room for so many; their contents are anything. Call it once; not calling it makes an empty
+    // value. Throws std::bad_alloc.
     template <typename T>
     [[nodiscard]] std::span<T> allocate(std::size_t count) {
       static_assert(std::is_trivially_copyable_v<T>);
+      if (count > SIZE_MAX / sizeof(T)) throw std::bad_array_new_length();
       return {reinterpret_cast<T*>(allocate_bytes(count * sizeof(T))), count};
     }
 
@@ -224,8 +249,10 @@ class purgeable_cache {
     std::byte* allocate_bytes(std::size_t bytes) {
       const std::lock_guard lock(shard_.mutex);
       cache_.make_room(shard_, entry_, bytes);
+      is_used_ = true;
       return entry_.run.at;
     }
+    bool is_used_ = false;
     purgeable_cache& cache_;
     shard& shard_;
     entry& entry_;
@@ -256,13 +283,14 @@ class purgeable_cache {
       place p(*this, s, *e);
       if constexpr (std::is_invocable_v<Loader&, const Key&, place&>) {
         loader(key, p);
+        if (!p.is_used_) (void)p.allocate_bytes(0);
       } else {
         const Value value = loader(key);
         traits::store(value, p.allocate_bytes(traits::bytes(value)));
       }
     } catch (...) {
       lock.lock();
-      s.forget(*e);
+      s.forget_held(*e);
       s.loaded.notify_all();
       throw;
     }
@@ -329,11 +357,14 @@ class purgeable_cache {
     shard(const Pool& pool, unsigned f) : flags(f), runs(pool, f) {}
 
     entry& find_or_make(const Key& key) {
-      const auto [it, is_new] = entries.try_emplace(key);
-      if (is_new) {
-        it->second.key = &it->first;
-        it->second.age = by_age.insert(by_age.begin(), &it->second);
-      }
+      if (const auto it = entries.find(key); it != entries.end()) return it->second;
+      // Linked in only when nothing can fail any more.
+      std::list<entry*> link(1);
+      const auto it = entries.try_emplace(key).first;
+      it->second.key = &it->first;
+      link.front() = &it->second;
+      by_age.splice(by_age.begin(), link);
+      it->second.age = by_age.begin();
       return it->second;
     }
     void note_lost(entry& e) {
@@ -356,7 +387,7 @@ class purgeable_cache {
         if (buoy_mark_nonvolatile(e.run.at, e.run.bytes(), &purged) < 0) return {};
         if (purged != 0) {
           note_lost(e);
-          forget(e);
+          forget_held(e);
           continue;
         }
         const auto run = std::exchange(e.run, {});
@@ -373,7 +404,17 @@ class purgeable_cache {
       if (buoy_residency(e.run.at, detail::page_runs::kPage, &state) != 0) return true;
       return (state & ~BUOY_PAGE_VOLATILE) > BUOY_PAGE_STANDBY;
     }
-    void forget(entry& e) {
+    // As free memory it may be purged, whatever it was before.
+    void free_held(detail::page_runs::run run) noexcept {
+      if (run.at == nullptr) return;
+      (void)buoy_mark_volatile(run.at, run.bytes(), 0);
+      runs.free(run);
+    }
+    void forget_held(entry& e) noexcept {
+      free_held(std::exchange(e.run, {}));
+      forget(e);
+    }
+    void forget(entry& e) noexcept {
       if (e.is_filled) value_bytes -= e.bytes;
       // What is free stays as volatile as it was.
       if (e.run.at != nullptr) runs.free(e.run);
@@ -433,10 +474,9 @@ class purgeable_cache {
   // A run that nobody may purge, for a value of so many bytes.
   void make_room(shard& s, entry& e, std::size_t bytes) {
     if (const auto reused = s.try_reuse_oldest(bytes); reused.at != nullptr) {
-      if (e.run.at != nullptr) s.runs.free(e.run);
-      e.run = reused;
+      s.free_held(std::exchange(e.run, reused));
     } else if (!detail::page_runs::is_for(e.run, bytes)) {
-      if (e.run.at != nullptr) s.runs.free(std::exchange(e.run, {}));
+      s.free_held(std::exchange(e.run, {}));
       e.run = s.runs.allocate(bytes);
     }
     if (buoy_mark_nonvolatile(e.run.at, e.run.bytes(), nullptr) < 0)
