@@ -90,25 +90,31 @@ bool holds_stamp(const std::byte* page, std::uint64_t owner, std::uint64_t versi
 
 // ---- Children ---------------------------------------------------------------------------------
 
-Ended run_in_child(const std::function<void()>& body) {
+Child::Child(const std::function<void()>& body) {
   int fds[2];
   EXPECT_EQ(pipe(fds), 0);
-  const pid_t child = fork();
-  if (child == 0) {
+  pid_ = fork();
+  if (pid_ == 0) {
     dup2(fds[1], STDERR_FILENO);
     alarm(30);
     body();
     _exit(0);
   }
   close(fds[1]);
+  stderr_ = fds[0];
+}
+
+Ended Child::wait() {
   Ended ended;
   char buffer[4096];
-  for (ssize_t n; (n = read(fds[0], buffer, sizeof buffer)) > 0;)
+  for (ssize_t n; (n = read(stderr_, buffer, sizeof buffer)) > 0;)
     ended.said.append(buffer, static_cast<std::size_t>(n));
-  close(fds[0]);
-  EXPECT_EQ(waitpid(child, &ended.status, 0), child);
+  close(stderr_);
+  EXPECT_EQ(waitpid(pid_, &ended.status, 0), pid_);
   return ended;
 }
+
+Ended run_in_child(const std::function<void()>& body) { return Child(body).wait(); }
 
 void must(bool good, const char* what) {
   if (good) return;

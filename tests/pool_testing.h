@@ -46,7 +46,16 @@ struct Ended {
   std::string said;
   [[nodiscard]] bool is_success() const { return status == 0; }
 };
-// Runs the body in a child, which exits with 0 behind it.
+// Runs the body in a child, which exits with 0 behind it, beside this process until wait().
+class Child {
+ public:
+  explicit Child(const std::function<void()>& body);
+  [[nodiscard]] Ended wait();
+
+ private:
+  int pid_ = -1;
+  int stderr_ = -1;
+};
 [[nodiscard]] Ended run_in_child(const std::function<void()>& body);
 // For such bodies: says so and exits with 1 if not.
 void must(bool good, const char* what);

@@ -102,15 +102,7 @@ class VolatileFork : public ::testing::TestWithParam<Delivery> {
 TEST_P(VolatileFork, TheChildKeepsWhatTheParentPurges) {
   char* at = map_volatile(5);
   const Turns turns;
-  std::thread parent([&] {
-    turns.await_child();
-    EXPECT_TRUE(purge(at));
-    turns.give_to_child();
-    turns.await_child();
-    EXPECT_EQ(withdraw(at), 1);
-    EXPECT_TRUE(is_full_of(at, 0));
-  });
-  const Ended ended = run_in_child([&] {
+  Child child([&] {
     turns.give_to_parent();
     turns.await_parent();
     must(is_full_of(at, 5), "the child's pages are there while its mark lasts");
@@ -120,7 +112,13 @@ TEST_P(VolatileFork, TheChildKeepsWhatTheParentPurges) {
     turns.give_to_parent();
     pool->validate();
   });
-  parent.join();
+  turns.await_child();
+  EXPECT_TRUE(purge(at));
+  turns.give_to_child();
+  turns.await_child();
+  EXPECT_EQ(withdraw(at), 1);
+  EXPECT_TRUE(is_full_of(at, 0));
+  const Ended ended = child.wait();
   EXPECT_TRUE(ended.is_success()) << ended.said;
 }
 
@@ -146,16 +144,7 @@ TEST_P(VolatileFork, WithdrawingInOneLeavesTheOthersMark) {
   char* by_parent = map_volatile(5);
   char* by_child = map_volatile(6);
   const Turns turns;
-  std::thread parent([&] {
-    turns.await_child();
-    EXPECT_EQ(withdraw(by_parent), 0);
-    std::memset(by_parent, 8, kBytes);
-    turns.give_to_child();
-    turns.await_child();
-    EXPECT_TRUE(purge(by_child));
-    turns.give_to_child();
-  });
-  const Ended ended = run_in_child([&] {
+  Child child([&] {
     must(withdraw(by_child) == 0, "withdrawn in the child");
     std::memset(by_child, 9, kBytes);
     turns.give_to_parent();
@@ -166,7 +155,14 @@ TEST_P(VolatileFork, WithdrawingInOneLeavesTheOthersMark) {
     must(is_full_of(by_child, 9), "what the child keeps is there");
     must(withdraw(by_parent) == 1, "the loss is told");
   });
-  parent.join();
+  turns.await_child();
+  EXPECT_EQ(withdraw(by_parent), 0);
+  std::memset(by_parent, 8, kBytes);
+  turns.give_to_child();
+  turns.await_child();
+  EXPECT_TRUE(purge(by_child));
+  turns.give_to_child();
+  const Ended ended = child.wait();
   EXPECT_TRUE(ended.is_success()) << ended.said;
   EXPECT_TRUE(is_full_of(by_parent, 8));
   EXPECT_EQ(withdraw(by_child), 1);
@@ -219,13 +215,7 @@ TEST_P(VolatileFork, CompressedPagesAreEachProcesssOwn) {
     ASSERT_EQ(v, BUOY_PAGE_COMPRESSED | BUOY_PAGE_VOLATILE);
   }
   const Turns turns;
-  std::thread parent([&] {
-    turns.await_child();
-    EXPECT_EQ(withdraw(by_child), 0);
-    EXPECT_TRUE(purge(by_parent));
-    turns.give_to_child();
-  });
-  const Ended ended = run_in_child([&] {
+  Child child([&] {
     must(withdraw(by_parent) == 0, "withdrawn in the child");
     turns.give_to_parent();
     turns.await_parent();
@@ -234,7 +224,11 @@ TEST_P(VolatileFork, CompressedPagesAreEachProcesssOwn) {
     must(withdraw(by_child) == 1, "told in the child");
     pool->validate();
   });
-  parent.join();
+  turns.await_child();
+  EXPECT_EQ(withdraw(by_child), 0);
+  EXPECT_TRUE(purge(by_parent));
+  turns.give_to_child();
+  const Ended ended = child.wait();
   EXPECT_TRUE(ended.is_success()) << ended.said;
   EXPECT_TRUE(is_full_of(by_child, 6));
   EXPECT_EQ(withdraw(by_parent), 1);
