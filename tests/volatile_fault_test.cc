@@ -165,6 +165,9 @@ TEST_P(VolatileFault, OnAStackOfItsOwn) {
 TEST_P(VolatileFault, AHandlerThatMayNestDoesNotForEver) {
   const Ended ended = run_in_child([&] {
     lose_object();
+    // Not on a sanitizer's small stack for signals.
+    const stack_t none = {nullptr, SS_DISABLE, 0};
+    must(sigaltstack(&none, nullptr) == 0, "sigaltstack");
     install([](int, siginfo_t*, void*) { touch(object + kPage); }, SA_NODEFER);
     touch(object);
   });

@@ -236,6 +236,8 @@ TEST_P(VolatileFork, CompressedPagesAreEachProcesssOwn) {
 
 // Children of a process that marks and purges all the time: each is told exactly of what it lost.
 TEST_P(VolatileFork, InTheMidstOfMarksAndPurgesChildrenAreToldExactly) {
+  if (kIsSanitized)
+    GTEST_SKIP() << "a sanitizer's allocator does not survive a fork beside threads";
   constexpr std::size_t kObjects = 256;
   constexpr std::size_t kObject = 8 * kPage;
   constexpr int kChildren = 20;

@@ -105,7 +105,7 @@ struct InHandler {
   unsigned depth = 0;        // SA_NODEFER: how often it runs
 };
 thread_local constinit InHandler in_handler;
-// Few enough for the stack of any thread.
+// Few enough for the stack of any thread; on a small one for signals the kernel ends it before.
 constexpr unsigned kDeepest = 16;
 
 constexpr std::uint64_t bit_of(int signal) { return std::uint64_t{1} << (signal - 1); }
