@@ -363,6 +363,19 @@ TEST_F(Purgeable, CacheIsWholeAfterTheFailureOfAnyAllocation) {
   EXPECT_GT(failures, 5U);
 }
 
+TEST_F(Purgeable, CacheOfPlainKeysIsWholeAfterTheFailureOfAnyAllocation) {
+  WordCache cache(pool);
+  (void)cache.get(1000, &make);
+  std::uint64_t key = 0;
+  const unsigned failures =
+      fail_each_allocation([&] { EXPECT_TRUE(is_right(key, cache.get(key, &make).view())); },
+                           [&] {
+                             EXPECT_TRUE(is_right(key, cache.get(key, &make).view()));
+                             ++key;
+                           });
+  EXPECT_GT(failures, 3U);
+}
+
 // A key is forgotten without memory, be there ever so little.
 TEST_F(Purgeable, CacheForgetsWithoutAllocating) {
   WordCache cache(pool);
