@@ -60,12 +60,23 @@ bool dont_need_plain(extent_hooks_t*, void* a, std::size_t, std::size_t offset, 
                      unsigned) {
   return advise_plain(a, offset, length, MADV_DONTNEED);
 }
+bool split_plain(extent_hooks_t*, void*, std::size_t, std::size_t, std::size_t, bool, unsigned) {
+  return false;
+}
+bool merge_plain(extent_hooks_t*, void*, std::size_t, void*, std::size_t, bool, unsigned) {
+  return false;
+}
 class Arenas {
  public:
   Arenas(RecordsAllocator allocator, buoy_pool* pool) : mallctl_(find_mallctl()) {
-    buoy_extent_hooks_init(&hooks_, pool, allocator == RecordsAllocator::kBuoyHuge ? BUOY_HUGE : 0);
     extent_hooks_t& h = hooks_.hooks;
-    if (pool == nullptr) {
+    if (pool != nullptr) {
+      const unsigned flags = allocator == RecordsAllocator::kBuoyHuge ? BUOY_HUGE : 0;
+      if (const int error = buoy_extent_hooks_init(&hooks_, pool, flags); error != 0)
+        throw Unavailable(std::string("buoy_extent_hooks_init: ") + std::strerror(error));
+    } else {
+      h.split = split_plain;
+      h.merge = merge_plain;
       h.alloc = map_plain;
       h.dalloc = nullptr;
       h.destroy = nullptr;

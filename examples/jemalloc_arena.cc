@@ -56,7 +56,7 @@ int main() {
   if (buoy_pool_create(&options, &pool) != 0) fail("buoy_pool_create");
 
   buoy_extent_hooks hooks;
-  buoy_extent_hooks_init(&hooks, pool, 0);
+  if (buoy_extent_hooks_init(&hooks, pool, 0) != 0) fail("buoy_extent_hooks_init");
   const unsigned arena = make_arena(&hooks.hooks);
   const int flags = MALLOCX_ARENA(arena) | MALLOCX_TCACHE_NONE;
 
@@ -78,6 +78,7 @@ int main() {
 
   dallocx(again, flags);
   if (buoy_arena_destroy(&hooks, arena) != 0) fail("buoy_arena_destroy");
+  buoy_extent_hooks_destroy(&hooks);
   if (buoy_pool_destroy(pool) != 0) fail("buoy_pool_destroy");
   return 0;
 }

@@ -167,6 +167,8 @@ constexpr RangeCall kRangeCalls[] = {
     {"unmap", [](void* p, std::size_t n) { return buoy_unmap(p, n) == 0; }},
     {"remap", [](void* p, std::size_t n) { return buoy_remap(p, n, kPageSize) != nullptr; }},
     {"free", [](void* p, std::size_t n) { return buoy_advise(p, n, BUOY_FREE) == 0; }},
+    {"free until reuse",
+     [](void* p, std::size_t n) { return buoy_advise(p, n, BUOY_FREE_UNTIL_REUSE) == 0; }},
     {"reuse", [](void* p, std::size_t n) { return buoy_advise(p, n, BUOY_REUSE) == 0; }},
     {"dontneed", [](void* p, std::size_t n) { return buoy_advise(p, n, BUOY_DONTNEED) == 0; }},
     {"cold", [](void* p, std::size_t n) { return buoy_advise(p, n, BUOY_COLD) == 0; }},

@@ -27,8 +27,6 @@ namespace {
 
 constexpr std::size_t kBudget = 32 * kMiB;
 constexpr std::size_t kChunk = 4 * kMiB;
-// A freed run of this many pages is worth a mark at once; a shorter one waits for a neighbour.
-constexpr std::size_t kMarkedAtOnce = 16;
 
 std::size_t pages_of(std::size_t bytes) {
   return std::max<std::size_t>(bytes + kPageSize - 1, kPageSize) / kPageSize;
@@ -217,21 +215,24 @@ TEST_F(MemoryResource, ReuseBeforeThatCostsNoFaultAndNoZeroing) {
   pool_.validate();
 }
 
-TEST_F(MemoryResource, ShortRunsWaitForANeighbourAndAreMarkedTogether) {
+TEST_F(MemoryResource, ShortRunsAreLazilyFreedAtOnceAndJoinTheirNeighbours) {
+  constexpr std::size_t kRuns = 16;
   std::vector<Block> blocks;
-  for (std::size_t i = 0; i <= kMarkedAtOnce; ++i) {
+  for (std::size_t i = 0; i <= kRuns; ++i) {
     blocks.push_back(allocate_stamped(kPageSize));
     ASSERT_EQ(blocks.back().at, blocks.front().at + i * kPageSize);
   }
+  std::byte* const first = blocks.front().at;
   // The last one stays: it keeps them apart from the rest of the chunk.
   const Block last = blocks.back();
   blocks.pop_back();
   std::shuffle(blocks.begin(), blocks.end(), std::mt19937(3));
-  for (std::size_t i = 0; i < kMarkedAtOnce; ++i) {
-    EXPECT_EQ(stat("lazyfree_bytes"), 0U);
+  for (std::size_t i = 0; i < kRuns; ++i) {
+    EXPECT_EQ(stat("lazyfree_bytes"), i * kPageSize);
     free(blocks[i]);
   }
-  EXPECT_EQ(stat("lazyfree_bytes"), kMarkedAtOnce * kPageSize);
+  EXPECT_EQ(allocate(kRuns * kPageSize).at, first);
+  EXPECT_EQ(stat("lazyfree_bytes"), 0U);
   EXPECT_TRUE(last.is_as_stamped());
 }
 

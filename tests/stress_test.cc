@@ -48,8 +48,10 @@ class Owner {
       stamp(page);
     else if (dice < 720)
       sweep(page);
-    else if (dice < 800)
+    else if (dice < 770)
       free_lazily(page, n);
+    else if (dice < 800)
+      free_until_reuse(page, n);
     else if (dice < 820)
       discard(page, n);
     else if (dice < 840)
@@ -78,6 +80,7 @@ class Owner {
   struct State {
     std::uint32_t version = 0;
     bool is_lazy = false;
+    bool is_idle = false;  // freed until reuse
   };
   [[nodiscard]] std::byte* at(std::size_t page) const { return memory_ + page * kPageSize; }
   [[nodiscard]] std::uint64_t name(std::size_t page) const { return id_ << 24 | page; }
@@ -95,6 +98,7 @@ class Owner {
                   << (s.is_lazy ? " (lazily freed)" : "");
   }
   void stamp(std::size_t page) {
+    if (state_[page].is_idle) reuse(page, 1);
     check(page);
     State& s = state_[page];
     s = {s.version + 1, false};
@@ -108,6 +112,10 @@ class Owner {
     EXPECT_EQ(buoy_advise(at(page), n * kPageSize, BUOY_FREE), 0);
     for (std::size_t i = page; i < page + n; ++i) state_[i].is_lazy = true;
   }
+  void free_until_reuse(std::size_t page, std::size_t n) {
+    EXPECT_EQ(buoy_advise(at(page), n * kPageSize, BUOY_FREE_UNTIL_REUSE), 0);
+    for (std::size_t i = page; i < page + n; ++i) state_[i].is_lazy = state_[i].is_idle = true;
+  }
   void discard(std::size_t page, std::size_t n) {
     EXPECT_EQ(buoy_advise(at(page), n * kPageSize, BUOY_DONTNEED), 0);
     for (std::size_t i = page; i < page + n; ++i) state_[i] = {};
@@ -117,7 +125,7 @@ class Owner {
     EXPECT_EQ(buoy_advise(at(page), n * kPageSize, BUOY_REUSE), 0);
     for (std::size_t i = page; i < page + n; ++i) {
       check(i);
-      state_[i].is_lazy = false;
+      state_[i].is_lazy = state_[i].is_idle = false;
     }
   }
   // Volatile for a while, untouched: what was purged is told of, and reads zeros.
@@ -315,9 +323,9 @@ TEST_P(Stress, AdviceRacesWithUnmap) {
       std::vector<unsigned char> where(kBytes / kPageSize);
       while (!stop.load()) {
         std::byte* at = memory.load() + random() % (kBytes / kBlockSize) * kBlockSize;
-        constexpr int kAdvice[] = {BUOY_FREE, BUOY_REUSE,   BUOY_DONTNEED,
-                                   BUOY_COLD, BUOY_PAGEOUT, BUOY_WILLNEED};
-        (void)buoy_advise(at, kBlockSize, kAdvice[random() % 6]);
+        constexpr int kAdvice[] = {BUOY_FREE,    BUOY_REUSE,    BUOY_DONTNEED,        BUOY_COLD,
+                                   BUOY_PAGEOUT, BUOY_WILLNEED, BUOY_FREE_UNTIL_REUSE};
+        (void)buoy_advise(at, kBlockSize, kAdvice[random() % std::size(kAdvice)]);
         (void)buoy_residency(at, kBlockSize, where.data());
         if (buoy_pin(at, 4 * kPageSize, BUOY_WRITE) == 0) (void)buoy_unpin(at, 4 * kPageSize, 0);
         (void)buoy_pool_reclaim(pool.get(), 256 * kPageSize);

@@ -67,7 +67,11 @@ enum {
   BUOY_DONTNEED = 3, /* contents are gone now; reads give zeros */
   BUOY_COLD = 4,     /* reclaim these first */
   BUOY_PAGEOUT = 5,  /* reclaim these now */
-  BUOY_WILLNEED = 6  /* bring these in now */
+  BUOY_WILLNEED = 6, /* bring these in now */
+  /* Lazily freed as by BUOY_FREE, and the caller promises: no store before BUOY_REUSE. For what
+   * an allocator holds free. Nothing has to be trapped, so that neither call is a system call for
+   * resident pages. A store that breaks the promise may be lost with its page. */
+  BUOY_FREE_UNTIL_REUSE = 16
 };
 
 /* buoy_pin / buoy_unpin flags. */
@@ -131,7 +135,8 @@ typedef struct buoy_movable_owner buoy_movable_owner;
  * the backing file's own errno if it cannot be used; EBUSY: the process has the most pools it can
  * have. */
 BUOY_API int buoy_pool_create(const struct buoy_options* options, buoy_pool** pool);
-/* EBUSY while regions are mapped, contiguous memory is allocated or movable owners exist. */
+/* EBUSY while regions are mapped, contiguous memory is allocated, or movable owners or extents
+ * exist. */
 BUOY_API int buoy_pool_destroy(buoy_pool* pool);
 /* The balloon. Growing is at once; shrinking reclaims first: EAGAIN if not enough could be (the
  * budget then stays as it was), EINVAL below the minimum. */
@@ -198,6 +203,31 @@ BUOY_API int buoy_residency(void* address, size_t length, unsigned char* vec);
 BUOY_API void* buoy_alloc_contiguous(buoy_pool* pool, size_t length, unsigned flags);
 /* EINVAL, and nothing changed: not the start of such memory, or freed already. */
 BUOY_API int buoy_free_contiguous(buoy_pool* pool, void* address);
+
+/* Extents: runs of whole pages for allocators, out of regions of a pool. What is freed keeps its
+ * address, and its contents until the pool wants the memory (BUOY_FREE_UNTIL_REUSE); what is
+ * allocated again before that costs no fault and no zeroing. Neither makes a system call for
+ * resident pages, but for signal masks. The lowest run that fits is taken. Thread-safe, not
+ * async-signal-safe. */
+typedef struct buoy_extents buoy_extents;
+/* `chunk`: address space to map at a time, 0 for 64 MiB; costs nothing until used. `flags`: of
+ * buoy_map. EINVAL: BUOY_DROPPABLE (what is allocated must not vanish) or an unknown flag. ENOMEM. */
+BUOY_API int buoy_extents_create(buoy_pool* pool, size_t chunk, unsigned flags,
+                                 buoy_extents** extents);
+/* Unmaps everything, what is allocated included. */
+BUOY_API int buoy_extents_destroy(buoy_extents* extents);
+/* `length` bytes, rounded up to pages, at a multiple of `alignment` (a power of two). *zeroed (may
+ * be NULL): 1 if they are known to be zeros; otherwise contents are undefined. EINVAL, ENOMEM. */
+BUOY_API void* buoy_extents_alloc(buoy_extents* extents, size_t length, size_t alignment,
+                                  int* zeroed);
+/* Any whole pages of what is allocated, of one allocation or of several that lie side by side.
+ * EINVAL, and nothing is freed: misaligned, zero, not all of it allocated. ENOMEM: the most runs
+ * there can be; the pages stay allocated, their contents may be gone. */
+BUOY_API int buoy_extents_free(buoy_extents* extents, void* address, size_t length);
+/* Unmaps the chunks of which nothing is allocated. */
+BUOY_API int buoy_extents_trim(buoy_extents* extents);
+/* Bytes allocated, in whole pages. Async-signal-safe. */
+BUOY_API size_t buoy_extents_allocated(buoy_extents* extents);
 
 /* Registers an owner of movable pages. EINVAL: a missing function, a bad size or an unknown flag;
  * EBUSY: the pool has the most owners it can have (253). */

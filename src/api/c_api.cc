@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "api/extents.h"
 #include "api/movable_owner.h"
 #include "api/pool.h"
 #include "api/pool_registry.h"
@@ -16,6 +17,7 @@ namespace buoy {
 namespace {
 
 Pool* unwrap(buoy_pool* p) { return reinterpret_cast<Pool*>(p); }
+Extents* unwrap(buoy_extents* e) { return reinterpret_cast<Extents*>(e); }
 MovableOwner* unwrap(buoy_movable_owner* o) { return reinterpret_cast<MovableOwner*>(o); }
 
 int fail(int code) {
@@ -186,12 +188,16 @@ void* buoy_remap(void* address, size_t old_length, size_t new_length) {
 
 int buoy_advise(void* address, size_t length, int advice) {
   Range r;
-  if (advice < BUOY_FREE || advice > BUOY_WILLNEED) return fail(EINVAL);
+  const bool is_known =
+      (advice >= BUOY_FREE && advice <= BUOY_WILLNEED) || advice == BUOY_FREE_UNTIL_REUSE;
+  if (!is_known) return fail(EINVAL);
   if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
   Vm& vm = r.pool->vm();
   switch (advice) {
     case BUOY_FREE:
       return result(vm.free_lazily(r.run));
+    case BUOY_FREE_UNTIL_REUSE:
+      return result(vm.free_lazily(r.run, Vm::Until::kReuse));
     case BUOY_REUSE:
       return result(vm.reuse(r.run));
     case BUOY_DONTNEED:
@@ -271,6 +277,47 @@ void* buoy_alloc_contiguous(buoy_pool* pool, size_t length, unsigned flags) {
 int buoy_free_contiguous(buoy_pool* pool, void* address) {
   if (pool == nullptr) return fail(EINVAL);
   return result(unwrap(pool)->free_contiguous(address));
+}
+
+int buoy_extents_create(buoy_pool* pool, size_t chunk, unsigned flags, buoy_extents** extents) {
+  constexpr unsigned kKnown = BUOY_HUGE | BUOY_PURGED_READS_ZERO | BUOY_VOLATILE_MAY_COMPRESS;
+  constexpr std::size_t kDefaultChunk = std::size_t{64} << 20;
+  if (pool == nullptr || extents == nullptr || (flags & ~kKnown) != 0) return fail(EINVAL);
+  auto made = Extents::create(*unwrap(pool), chunk == 0 ? kDefaultChunk : chunk,
+                              static_cast<RegionFlags>(flags));
+  if (!made) return fail(made.code());
+  *extents = reinterpret_cast<buoy_extents*>(*made);
+  return 0;
+}
+
+int buoy_extents_destroy(buoy_extents* extents) {
+  if (extents == nullptr) return fail(EINVAL);
+  return result(Extents::destroy(unwrap(extents)));
+}
+
+void* buoy_extents_alloc(buoy_extents* extents, size_t length, size_t alignment, int* zeroed) {
+  auto got = extents == nullptr ? Result<Extents::Allocated>(Error{EINVAL})
+                                : unwrap(extents)->allocate(length, alignment);
+  if (!got) {
+    errno = got.code();
+    return nullptr;
+  }
+  if (zeroed != nullptr) *zeroed = got->is_zeroed ? 1 : 0;
+  return got->address;
+}
+
+int buoy_extents_free(buoy_extents* extents, void* address, size_t length) {
+  if (extents == nullptr) return fail(EINVAL);
+  return result(unwrap(extents)->free(address, length));
+}
+
+int buoy_extents_trim(buoy_extents* extents) {
+  if (extents == nullptr) return fail(EINVAL);
+  return result(unwrap(extents)->trim());
+}
+
+size_t buoy_extents_allocated(buoy_extents* extents) {
+  return extents == nullptr ? 0 : unwrap(extents)->allocated_bytes();
 }
 
 int buoy_movable_owner_create(buoy_pool* pool, const buoy_movable_ops* ops,

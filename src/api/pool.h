@@ -77,8 +77,12 @@ class Pool {
   Status free_contiguous(void* address);
   // A run for a movable owner, not movable yet. ENOMEM.
   Result<Pfn> allocate_movable(Order order);
-  // Movable owners: as long as there are any, the pool cannot go.
+  // Movable owners and extents: as long as there are any, the pool cannot go.
   void count_owner(int by) { owners_.fetch_add(by, std::memory_order_relaxed); }
+  // Metadata of what stands on the pool, gained or given up.
+  void count_metadata(std::ptrdiff_t bytes) {
+    users_metadata_.fetch_add(bytes, std::memory_order_relaxed);
+  }
   // The arena's frame at a page-aligned address; none() if it has none there that was ever taken.
   [[nodiscard]] Pfn frame_at(const void* address) const;
 
@@ -115,6 +119,7 @@ class Pool {
   frames::Arena* arena_ = nullptr;
   swap::SwapStack* swap_ = nullptr;
   std::atomic<int> owners_{0};
+  std::atomic<std::ptrdiff_t> users_metadata_{0};
   // Of the last contiguous allocation that was refused.
   std::atomic<BlockedBy> blocked_by_{BlockedBy::kNobody};
   std::atomic<std::uintptr_t> blocked_at_{0};

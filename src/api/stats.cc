@@ -36,7 +36,8 @@ constexpr std::string_view kGauges[] = {
 
 ByteSize Pool::metadata_bytes() const {
   return context_.table.touched_bytes() + swap_->stats().metadata_bytes + arena_->metadata_bytes() +
-         mmu_->metadata_bytes() + vm_.metadata_bytes() + frames::kPlacedBytes<Pool>;
+         mmu_->metadata_bytes() + vm_.metadata_bytes() + frames::kPlacedBytes<Pool> +
+         static_cast<ByteSize>(users_metadata_.load(std::memory_order_relaxed));
 }
 
 bool Pool::stat(std::string_view name, std::uint64_t* value) const {

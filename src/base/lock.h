@@ -15,6 +15,7 @@
 //   kLeaf           512 PTEs of one 2 MiB block              all below
 //   kLru            the lists of leaves                      kSlab
 //   kVolatile       extents of volatile marks                kSlab
+//   kExtents        an allocator's free runs                 kSlab
 //   kSwapFile       the backing file's slots and batches     kPage and below
 //   kPage           a movable page's owner against migration kZclass and below
 //   kZclass         one size class of the zpool; the balloon kZone, kSlab
@@ -54,11 +55,12 @@ enum class LockRank : std::uint8_t {
   kLeaf = 2,
   kLru = 3,
   kVolatile = 4,
-  kSwapFile = 5,
-  kPage = 6,
-  kZclass = 7,
-  kZone = 8,
-  kSlab = 9,
+  kExtents = 5,
+  kSwapFile = 6,
+  kPage = 7,
+  kZclass = 8,
+  kZone = 9,
+  kSlab = 10,
 };
 
 namespace lock_order {

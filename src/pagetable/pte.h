@@ -13,6 +13,7 @@
 //   mapped    at its address, stores allowed     -> lazyfree | lazyaway | standby | empty
 //                                                   | swapped
 //   lazyfree  at its address, stores trapped, contents may vanish until the next store
+//             (kIdle: not trapped, its owner stores no more before it says so)
 //                                                -> mapped (a store) | empty (discarded)
 //   lazyaway  the same, but in the shadow: a whole block was freed, and moving its page table
 //             away is cheaper than trapping the stores of 512 pages
@@ -69,6 +70,7 @@ class Pte {
     kCold = 1U << 11,      // the user said so: old whatever its generation
     kBusy = 1U << 12,      // the kernel refused to let it go the last time
     kPoisoned = 1U << 13,  // thread delivery: marked so that a touch raises SIGBUS
+    kIdle = 1U << 14,      // lazyfree without a trap: its owner does not store before reuse
   };
 
   constexpr Pte() = default;
@@ -105,8 +107,9 @@ class Pte {
     return (is_at_address() ? 1U : 0U) + (has(kInShadow) ? 1U : 0U);
   }
 
+  // Ends what is true of the old state only.
   [[nodiscard]] constexpr Pte with_state(PteState s) const {
-    return Pte((bits_ & ~std::uint64_t{0xf}) | static_cast<std::uint64_t>(s));
+    return Pte((bits_ & ~std::uint64_t{0xf | kIdle}) | static_cast<std::uint64_t>(s));
   }
   [[nodiscard]] constexpr Pte with_order(Order o) const {
     return Pte((bits_ & ~(std::uint64_t{0xf} << 4)) | (std::uint64_t{o.value()} << 4));

@@ -305,6 +305,22 @@ unsigned LockedLeaf::free_block_lazily() LEAF_HELD {
   return leaf_.count_of(PteState::kLazyAway);
 }
 
+void LockedLeaf::free_idle(unsigned first, unsigned n) LEAF_HELD {
+  for (unsigned i = first; i < first + n; ++i) {
+    const bool trapped = leaf_.get(i).state() == PteState::kClean;
+    free_entry(i);
+    const Pte lazy = leaf_.get(i).with_state(PteState::kLazyFree);
+    leaf_.set(i, trapped ? lazy : lazy.with(Pte::kIdle));
+  }
+}
+
+void LockedLeaf::reuse_idle(unsigned first, unsigned n) LEAF_HELD {
+  const unsigned generation = context_.lru.generation();
+  for (unsigned i = first; i < first + n; ++i)
+    leaf_.set(i, touched(leaf_.get(i).with_state(PteState::kMapped), generation));
+  context_.counters.add(Event::pglazyunfreed, n);
+}
+
 unsigned LockedLeaf::drop_lazy_away(unsigned begin, unsigned end) LEAF_HELD {
   unsigned gone = 0;
   for_each_run(

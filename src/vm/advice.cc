@@ -64,53 +64,64 @@ Status Vm::discard(PageRun run) {
   return mapped_or_hole(whole);
 }
 
-Status Vm::free_lazily(PageRun run) {
+namespace {
+// A pinned page stays ordinary: a trap would fail the system call it is pinned for.
+bool may_be_freed(Pte p) {
+  return (p.state() == PteState::kMapped || p.state() == PteState::kClean) && !p.is_held();
+}
+bool is_idle(Pte p) { return p.state() == PteState::kLazyFree && p.has(Pte::kIdle); }
+}  // namespace
+
+Status Vm::free_lazily(PageRun run, Until until) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   bool locked_pages = false;
-  const bool whole = for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin,
-                                                   unsigned end) {
-    LockedLeaf locked(context_, leaf);
-    if (!locked.is_of(at)) return;
-    locked.wait_until_quiet(begin, end);
-    if (!locked.is_of(at)) return;
-    const unsigned cut = split_at(leaf, begin, end);
-    if (cut != 0) context_.counters.add(Event::folio_split, cut);
-    // What is only a copy of contents that may vanish goes at once.
-    locked.drop_stale_shadows(begin, end);
-    for_each_run(
-        leaf, begin, end,
-        [](Pte p) {
-          return (p.state() == PteState::kStandby || p.state() == PteState::kSwapped ||
-                  p.state() == PteState::kPurged) &&
-                 !p.is_held();
-        },
-        [&](unsigned first, unsigned n) {
-          (void)locked.forget(first, first + n, PteState::kEmpty);
-          context_.counters.add(Event::pglazyfree, n);
-          context_.counters.add(Event::pglazyfreed, n);
-        });
-    note_marked(leaf);
-    if (begin == 0 && end == kPagesPerBlock) {
-      const unsigned marked = locked.free_block_lazily();
-      if (marked != 0) {
-        context_.counters.add(Event::pglazyfree, marked);
-        return;
-      }
-    }
-    for_each_run(
-        leaf, begin, end,
-        [](Pte p) {
-          // A pinned page stays ordinary: a trap would fail the system call it is pinned for.
-          return (p.state() == PteState::kMapped || p.state() == PteState::kClean) && !p.is_held();
-        },
-        [&](unsigned first, unsigned n) {
+  const bool whole =
+      for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
+        LockedLeaf locked(context_, leaf);
+        if (!locked.is_of(at)) return;
+        locked.wait_until_quiet(begin, end);
+        if (!locked.is_of(at)) return;
+        for (unsigned i = begin; i < end && leaf.held != 0; ++i)
+          if (leaf.get(i).has(Pte::kLocked)) locked_pages = true;
+        const unsigned cut = split_at(leaf, begin, end);
+        if (cut != 0) context_.counters.add(Event::folio_split, cut);
+        // What is only a copy of contents that may vanish goes at once.
+        locked.drop_stale_shadows(begin, end);
+        for_each_run(
+            leaf, begin, end,
+            [](Pte p) {
+              return (p.state() == PteState::kStandby || p.state() == PteState::kSwapped ||
+                      p.state() == PteState::kPurged) &&
+                     !p.is_held();
+            },
+            [&](unsigned first, unsigned n) {
+              (void)locked.forget(first, first + n, PteState::kEmpty);
+              context_.counters.add(Event::pglazyfree, n);
+              context_.counters.add(Event::pglazyfreed, n);
+            });
+        if (until == Until::kReuse) {
+          for_each_run(leaf, begin, end, may_be_freed, [&](unsigned first, unsigned n) {
+            locked.free_idle(first, n);
+            context_.counters.add(Event::pglazyfree, n);
+          });
+          return;
+        }
+        for_each_run(leaf, begin, end, is_idle,
+                     [&](unsigned first, unsigned n) { locked.reuse_idle(first, n); });
+        note_marked(leaf);
+        if (begin == 0 && end == kPagesPerBlock) {
+          const unsigned marked = locked.free_block_lazily();
+          if (marked != 0) {
+            context_.counters.add(Event::pglazyfree, marked);
+            return;
+          }
+        }
+        for_each_run(leaf, begin, end, may_be_freed, [&](unsigned first, unsigned n) {
           const unsigned marked = locked.trap_stores_lazily(first, n);
           context_.counters.add(Event::pglazyfree, marked);
         });
-    for (unsigned i = begin; i < end; ++i)
-      if (leaf.get(i).has(Pte::kLocked)) locked_pages = true;
-  });
+      });
   if (locked_pages) return Error{EINVAL};
   return mapped_or_hole(whole);
 }
@@ -122,6 +133,8 @@ Status Vm::reuse(PageRun run) {
       for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
         LockedLeaf locked(context_, leaf);
         if (!locked.is_of(at)) return;
+        for_each_run(leaf, begin, end, is_idle,
+                     [&](unsigned first, unsigned n) { locked.reuse_idle(first, n); });
         for_each_run(
             leaf, begin, end, [](Pte p) { return p.state() == PteState::kLazyAway; },
             [&](unsigned first, unsigned n) { (void)locked.give_back(first, n); });

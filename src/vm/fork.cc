@@ -64,7 +64,8 @@ Status Vm::after_fork_in_child() {
         leaf, 0, kPagesPerBlock, [](Pte p) { return p.state() == PteState::kClean; },
         [&](unsigned first, unsigned n) { (void)locked.allow_stores(first, n); });
     for_each_run(
-        leaf, 0, kPagesPerBlock, [](Pte p) { return p.state() == PteState::kLazyFree; },
+        leaf, 0, kPagesPerBlock,
+        [](Pte p) { return p.state() == PteState::kLazyFree && !p.has(Pte::kIdle); },
         [&](unsigned first, unsigned n) {
           const mmu::Progress p =
               context_.mmu->protect(locked.region().reservation, {leaf.page(first), PageCount(n)});

@@ -34,6 +34,9 @@ class SoftLazyFree : public testing::Test {
     return run;
   }
   void free(PageRun run) { EXPECT_EQ(soft_.vm().free_lazily(run).code(), 0); }
+  void free_until_reuse(PageRun run) {
+    EXPECT_EQ(soft_.vm().free_lazily(run, Vm::Until::kReuse).code(), 0);
+  }
   // Discards all that is lazily freed and may go.
   void discard_all() {
     (void)soft_.reclaim(std::max<std::uint64_t>(soft_.context().lazyfree_pages(), 1));
@@ -258,6 +261,111 @@ TEST_F(SoftLazyFree, MarkingTwiceCountsOnce) {
   free(run);
   free(run);
   EXPECT_EQ(soft_.count(Event::pglazyfree), 4U);
+}
+
+// ---- Until reuse ------------------------------------------------------------------------------
+
+TEST_F(SoftLazyFree, UntilReuseNothingIsTrapped) {
+  const PageRun run = map_filled(8);
+  free_until_reuse(run);
+  EXPECT_EQ(soft_.drawn(run), repeated('l', 8));
+  for (Vpn page = run.first; page < run.end(); ++page) EXPECT_FALSE(soft_.mmu().is_trapped(page));
+  EXPECT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  EXPECT_EQ(soft_.count(Event::pglazyfree), 8U);
+  discard_all();
+  EXPECT_EQ(soft_.drawn(run), repeated('.', 8));
+  EXPECT_TRUE(soft_.reads_zeros(run.first));
+  EXPECT_EQ(soft_.count(Event::pswpout), 0U);
+}
+
+TEST_F(SoftLazyFree, WhatIsReusedIsKept) {
+  const PageRun run = map_filled(64);
+  free_until_reuse(run);
+  const std::uint64_t faults = soft_.count(Event::pgfault);
+  EXPECT_EQ(soft_.vm().reuse(sub(run, 16, 32)).code(), 0);
+  EXPECT_EQ(soft_.drawn(run), repeated('l', 16) + repeated('m', 32) + repeated('l', 16));
+  PageImage expected = SoftVm::image_of(run.first + PageCount(20));
+  expected.set_part(3, kSeed);
+  ASSERT_EQ(soft_.store_part(run.first + PageCount(20), 3, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.count(Event::pgfault), faults);
+  discard_all();
+  EXPECT_EQ(soft_.drawn(run), repeated('.', 16) + repeated('m', 32) + repeated('.', 16));
+  EXPECT_TRUE(soft_.holds(run.first + PageCount(20), expected));
+}
+
+TEST_F(SoftLazyFree, AnOrdinaryFreeEndsThePromise) {
+  const PageRun run = map_filled(4);
+  free_until_reuse(run);
+  free(run);
+  EXPECT_EQ(soft_.drawn(run), "llll");
+  PageImage expected = SoftVm::image_of(run.first);
+  expected.set_part(3, kSeed);
+  for (Vpn page = run.first; page < run.end(); ++page) EXPECT_TRUE(soft_.mmu().is_trapped(page));
+  ASSERT_EQ(soft_.store_part(run.first, 3, kSeed), Touch::kDone);
+  discard_all();
+  EXPECT_TRUE(soft_.holds(run.first, expected));
+}
+
+TEST_F(SoftLazyFree, APromiseAfterAnOrdinaryFreeLeavesTheTrap) {
+  const PageRun run = map_filled(4);
+  free(run);
+  free_until_reuse(run);
+  EXPECT_TRUE(soft_.mmu().is_trapped(run.first));
+  EXPECT_EQ(soft_.count(Event::pglazyfree), 4U);
+  EXPECT_EQ(soft_.vm().reuse(run).code(), 0);
+  EXPECT_FALSE(soft_.mmu().is_trapped(run.first));
+  EXPECT_EQ(soft_.drawn(run), "mmmm");
+}
+
+TEST_F(SoftLazyFree, ACleanPageKeepsItsTrapUntilReuse) {
+  const PageRun run = map_filled(1);
+  ASSERT_TRUE(soft_.vm().page_out(run).ok());
+  ASSERT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  ASSERT_EQ(soft_.drawn(run), "c");
+  free_until_reuse(run);
+  EXPECT_EQ(soft_.drawn(run), "l");
+  EXPECT_EQ(soft_.context().swap->stats().compressed_pages, 0U);
+  EXPECT_EQ(soft_.vm().reuse(run).code(), 0);
+  EXPECT_EQ(soft_.drawn(run), "m");
+  EXPECT_FALSE(soft_.mmu().is_trapped(run.first));
+  EXPECT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+}
+
+TEST_F(SoftLazyFree, APinForWritingEndsThePromise) {
+  const PageRun run = map_filled(2);
+  free_until_reuse(run);
+  ASSERT_TRUE(soft_.vm().pin(run, PinFor::kWriting).ok());
+  EXPECT_EQ(soft_.drawn(run), "mm");
+  ASSERT_TRUE(soft_.vm().unpin(run, Dirtied::kYes).ok());
+  discard_all();
+  EXPECT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+}
+
+TEST_F(SoftLazyFree, APinThatSaysDirtiedEndsThePromise) {
+  const PageRun run = map_filled(2);
+  ASSERT_TRUE(soft_.vm().pin(run, PinFor::kReading).ok());
+  free_until_reuse(run);  // pinned: stays ordinary
+  EXPECT_EQ(soft_.drawn(run), "mm");
+  ASSERT_TRUE(soft_.vm().unpin(run, Dirtied::kNo).ok());
+  free_until_reuse(run);
+  ASSERT_TRUE(soft_.vm().pin(run, PinFor::kReading).ok());
+  discard_all();
+  EXPECT_EQ(soft_.drawn(run), "ll");
+  ASSERT_TRUE(soft_.vm().unpin(run, Dirtied::kYes).ok());
+  discard_all();
+  EXPECT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+}
+
+TEST_F(SoftLazyFree, AChildInheritsThePromise) {
+  const PageRun run = map_filled(2);
+  free_until_reuse(run);
+  soft_.fork_and_become_child();
+  EXPECT_EQ(soft_.drawn(run), "ll");
+  EXPECT_FALSE(soft_.mmu().is_trapped(run.first));
+  EXPECT_EQ(soft_.vm().reuse(sub(run, 0, 1)).code(), 0);
+  discard_all();
+  EXPECT_TRUE(soft_.holds(run.first, SoftVm::image_of(run.first)));
+  EXPECT_TRUE(soft_.reads_zeros(run.first + kOne));
 }
 
 // ---- Forks ------------------------------------------------------------------------------------

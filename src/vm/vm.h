@@ -82,7 +82,10 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
 
   // ---- Advice (advice.cc): ENOMEM where the range has a hole (the rest is done) ----------------
   Status discard(PageRun run);  // DONTNEED: zeros from now on
-  Status free_lazily(PageRun run);
+  // Until when contents may vanish: the next store, which is trapped, or reuse(), before which the
+  // caller stores no more, so that nothing need be trapped.
+  enum class Until : std::uint8_t { kStore, kReuse };
+  Status free_lazily(PageRun run, Until until = Until::kStore);
   Status reuse(PageRun run);
   Status cold(PageRun run);
   Status page_out(PageRun run);

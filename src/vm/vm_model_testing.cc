@@ -38,14 +38,15 @@ enum class VmModel::Op : std::uint8_t {
   kUnlock,
   kResize,
   kFork,
+  kFreeUntilReuse,
 };
 
 namespace {
-constexpr const char* kOpNames[] = {"load",     "store", "touch-hole", "map",      "unmap",
-                                    "map-over", "remap", "protect",    "discard",  "free",
-                                    "reuse",    "cold",  "pageout",    "willneed", "age",
-                                    "reclaim",  "mark",  "unmark",     "pin",      "unpin",
-                                    "device",   "lock",  "unlock",     "resize",   "fork"};
+constexpr const char* kOpNames[] = {
+    "load",    "store",   "touch-hole", "map",    "unmap", "map-over", "remap",
+    "protect", "discard", "free",       "reuse",  "cold",  "pageout",  "willneed",
+    "age",     "reclaim", "mark",       "unmark", "pin",   "unpin",    "device",
+    "lock",    "unlock",  "resize",     "fork",   "idle"};
 constexpr std::size_t kLogLength = 60;
 constexpr std::size_t kMostAllowed = 6;
 constexpr std::uint64_t kMostHeld = 100;
@@ -257,6 +258,8 @@ void VmModel::do_store(Vpn at) {
   const auto part = static_cast<unsigned>(below(PageImage::kParts));
   begin(Op::kStore, {at, PageCount(1)}, whole ? PageImage::kParts : part);
   if (page->allowed.size() > kMostAllowed && may_load(page->access)) do_load(at);
+  end_promise(at);
+  page = find(at);
   const PageImage image = PageImage::filled(seed);
   const bool was_purged = is_purged(at, *page);
   const Touch touch = whole ? soft_.store(at, image) : soft_.store_part(at, part, seed);
@@ -435,9 +438,34 @@ void VmModel::do_free() {
     locked = locked || page.is_locked;
     if (page.is_locked) return;
     page.is_lazy = true;
+    if (!step_failed()) page.is_idle = false;
     if (!page.is_steady) allow_zeros(page);
   });
   expect_status(s, locked ? EINVAL : holes != 0 ? ENOMEM : 0, "free");
+}
+
+void VmModel::do_free_until_reuse() {
+  const PageRun run = any_run();
+  begin(Op::kFreeUntilReuse, run);
+  bool locked = false;
+  for_each_page(run, [](Vpn, Page& page) { page.is_idle = true; });
+  const Status s = soft_.vm().free_lazily(run, Vm::Until::kReuse);
+  const std::uint64_t holes = for_each_page(run, [&](Vpn, Page& page) {
+    locked = locked || page.is_locked;
+    if (page.is_locked) return;
+    page.is_lazy = true;
+    page.is_idle = true;
+    if (!page.is_steady) allow_zeros(page);
+  });
+  expect_status(s, locked ? EINVAL : holes != 0 ? ENOMEM : 0, "free until reuse");
+}
+
+// Its owner keeps the promise: no store before this.
+void VmModel::end_promise(Vpn at) {
+  Page& page = *find(at);
+  if (!page.is_idle) return;
+  (void)soft_.vm().reuse({at, PageCount(1)});
+  page.is_idle = false;
 }
 
 void VmModel::do_reuse() {
@@ -446,6 +474,7 @@ void VmModel::do_reuse() {
   const Status s = soft_.vm().reuse(run);
   const std::uint64_t holes = for_each_page(run, [&](Vpn, Page& page) {
     if (!step_failed()) page.is_lazy = false;
+    page.is_idle = false;
   });
   expect_status(s, holes != 0 ? ENOMEM : 0, "reuse");
 }
@@ -701,7 +730,7 @@ void VmModel::other_thread(const SoftMmu::Step& step) {
     } else if (chance(300)) {
       if (soft_.mmu().try_load(at.address(), bytes.data(), bytes.size()))
         note_load(at, page, bytes);
-    } else if (soft_.try_store_part(at, part, seed)) {
+    } else if (!page.is_idle && soft_.try_store_part(at, part, seed)) {
       ++raced_stores_;
       note_store(page, part, seed);
     }
@@ -732,11 +761,12 @@ void VmModel::step() {
   static constexpr struct {
     unsigned weight;
     Op op;
-  } kMix[] = {{300, kLoad},       {300, kStore}, {5, kTouchHole}, {12, kMap},      {10, kUnmap},
-              {5, kMapOver},      {8, kRemap},   {12, kProtect},  {20, kDiscard},  {60, kFree},
-              {15, kReuse},       {10, kCold},   {30, kPageOut},  {15, kWillNeed}, {30, kAge},
-              {20, kReclaim},     {30, kMark},   {25, kUnmark},   {25, kPin},      {30, kUnpin},
-              {20, kDeviceStore}, {6, kLock},    {6, kUnlock},    {4, kResize},    {2, kFork}};
+  } kMix[] = {{300, kLoad},         {300, kStore}, {5, kTouchHole}, {12, kMap},      {10, kUnmap},
+              {5, kMapOver},        {8, kRemap},   {12, kProtect},  {20, kDiscard},  {60, kFree},
+              {15, kReuse},         {10, kCold},   {30, kPageOut},  {15, kWillNeed}, {30, kAge},
+              {20, kReclaim},       {30, kMark},   {25, kUnmark},   {25, kPin},      {30, kUnpin},
+              {20, kDeviceStore},   {6, kLock},    {6, kUnlock},    {4, kResize},    {2, kFork},
+              {40, kFreeUntilReuse}};
   if (mappings_.empty() || pages_.size() < options_.mapped_pages / 2) {
     do_map();
     return;
@@ -838,6 +868,9 @@ void VmModel::step() {
       break;
     case kFork:
       do_fork();
+      break;
+    case kFreeUntilReuse:
+      do_free_until_reuse();
       break;
   }
   soft_.mmu().clear_failures();

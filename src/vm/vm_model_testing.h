@@ -60,6 +60,7 @@ class VmModel {
     bool is_lazy = false;  // may be: lazily freed, and not stored to since
     bool is_volatile = false;
     bool reads_zeros = false;  // its region: when purged
+    bool is_idle = false;      // freed until reuse: its owner says so before a store
     bool is_locked = false;
     bool is_steady = false;  // pinned, at its address, and known: must not change by itself
     bool may_be_written_by_device = false;
@@ -107,6 +108,8 @@ class VmModel {
   void do_protect();
   void do_discard();
   void do_free();
+  void do_free_until_reuse();
+  void end_promise(Vpn at);
   void do_reuse();
   void do_harmless_advice(Op op);
   void do_mark();
