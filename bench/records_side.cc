@@ -69,22 +69,25 @@ bool merge_plain(extent_hooks_t*, void*, std::size_t, void*, std::size_t, bool, 
 class Arenas {
  public:
   Arenas(RecordsAllocator allocator, buoy_pool* pool) : mallctl_(find_mallctl()) {
-    extent_hooks_t& h = hooks_.hooks;
-    if (pool != nullptr) {
-      const unsigned flags = allocator == RecordsAllocator::kBuoyHuge ? BUOY_HUGE : 0;
-      if (const int error = buoy_extent_hooks_init(&hooks_, pool, flags); error != 0)
+    const extent_hooks_t plain{
+        .alloc = map_plain,
+        .dalloc = nullptr,
+        .destroy = nullptr,
+        .commit = nullptr,
+        .decommit = nullptr,
+        // What jemalloc purges at once it purges by force where it can.
+        .purge_lazy = free_plain,
+        .purge_forced = allocator == RecordsAllocator::kDontNeed ? dont_need_plain : nullptr,
+        .split = split_plain,
+        .merge = merge_plain};
+    const unsigned flags = allocator == RecordsAllocator::kBuoyHuge ? BUOY_HUGE : 0;
+    for (unsigned i = 0; i < kRecordsArenas; ++i) {
+      hooks_[i].hooks = plain;
+      const int error = pool == nullptr ? 0 : buoy_extent_hooks_init(&hooks_[i], pool, flags);
+      if (error != 0)
         throw Unavailable(std::string("buoy_extent_hooks_init: ") + std::strerror(error));
-    } else {
-      h.split = split_plain;
-      h.merge = merge_plain;
-      h.alloc = map_plain;
-      h.dalloc = nullptr;
-      h.destroy = nullptr;
-      // What jemalloc purges at once it purges by force where it can.
-      h.purge_lazy = free_plain;
-      h.purge_forced = allocator == RecordsAllocator::kDontNeed ? dont_need_plain : nullptr;
+      arenas_[i] = make(&hooks_[i].hooks);
     }
-    for (unsigned& arena : arenas_) arena = make(&h);
   }
   void bind_thread(unsigned thread) const {
     unsigned arena = arenas_[thread % kRecordsArenas];
@@ -110,7 +113,7 @@ class Arenas {
   }
 
   Mallctl mallctl_;
-  buoy_extent_hooks hooks_{};
+  buoy_extent_hooks hooks_[kRecordsArenas] = {};
   unsigned arenas_[kRecordsArenas] = {};
 };
 

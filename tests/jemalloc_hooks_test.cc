@@ -490,18 +490,43 @@ TEST_F(JemallocHooks, ExhaustionFailsAndWhatIsFreedServesAgain) {
   EXPECT_NE(arena.allocate(kLarge), nullptr);
 }
 
-TEST_F(JemallocHooks, ArenasShareHooksAndAreDestroyedApart) {
-  const Arena kept(hooks_, kNever, kNever);
-  std::byte* p = kept.allocate(2 * kMiB);
-  stamp(p, 2 * kMiB, 1);
+TEST_F(JemallocHooks, ASecondArenaIsRefused) {
+  unsigned second = 0;
+  std::size_t size = sizeof second;
+  extent_hooks_t* h = &hooks_.hooks;
+  const auto create_another = [&] {
+    // The size of the pointer is meant: mallctl copies it.
+    return mallctl("arenas.create", &second, &size, &h,
+                   sizeof h);  // NOLINT(bugprone-sizeof-expression)
+  };
   {
-    const Arena gone(hooks_, kNever, kNever);
-    std::byte* live = gone.allocate(2 * kMiB);
-    stamp(live, 2 * kMiB, 2);
-    gone.free(gone.allocate(kMiB));
+    const Arena first(hooks_, kNever, kNever);
+    std::byte* p = first.allocate(2 * kMiB);
+    stamp(p, 2 * kMiB, 1);
+    EXPECT_NE(create_another(), 0);
     EXPECT_TRUE(is_as_stamped(p, 2 * kMiB, 1));
   }
-  EXPECT_TRUE(is_as_stamped(p, 2 * kMiB, 1));
+  // When the first is gone, the hooks serve another.
+  const Arena next(hooks_, kNever, kNever);
+  EXPECT_NE(next.allocate(kMiB), nullptr);
+}
+
+// jemalloc would join the extents of two arenas if they lay side by side.
+TEST_F(JemallocHooks, ArenasStayApartWhileTheyDecay) {
+  constexpr ssize_t kSoon = 2;  // ms
+  constexpr int kArenas = 3;
+  CountedHooks more[kArenas - 1] = {CountedHooks(pool_.get()), CountedHooks(pool_.get())};
+  const Arena arenas[kArenas] = {
+      {hooks_, kSoon, kAtOnce}, {more[0], kSoon, kAtOnce}, {more[1], kSoon, kAtOnce}};
+  bool good[kArenas] = {};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kArenas; ++t)
+    threads.emplace_back(
+        [&arenas, &good, t] { good[t] = churn(arenas[t], 20 + t, kBudget / kArenas / 2, 4000); });
+  for (std::thread& t : threads) t.join();
+  for (int t = 0; t < kArenas; ++t) EXPECT_TRUE(good[t]) << t;
+  EXPECT_GT(calls.dalloc, 0);
+  pool_.validate();
 }
 
 TEST_F(JemallocHooks, AnArenaGivesEverythingBackWhenItIsDestroyed) {

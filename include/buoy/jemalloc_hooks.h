@@ -22,9 +22,11 @@
  * window. Leave it at 0. Who wants contents gone at once sets hooks.dalloc =
  * buoy_extent_dalloc_forced after buoy_extent_hooks_init().
  *
- * `hooks` must live as long as its arenas, and the pool longer than both. Many arenas may share one
- * `hooks`. Header only; needs jemalloc 5. The pool's rules apply to what the arena hands out:
- * system calls need buoy_pin() in signal delivery. */
+ * One arena each: jemalloc takes for granted (opt.retain) that memory side by side is of one arena,
+ * but for where a mapping begins, and would join the extents of two. A second arena is refused.
+ * `hooks` must live as long as its arena, and the pool longer than both. Header only; needs jemalloc
+ * 5. The pool's rules apply to what the arena hands out: system calls need buoy_pin() in signal
+ * delivery. */
 #ifndef BUOY_JEMALLOC_HOOKS_H
 #define BUOY_JEMALLOC_HOOKS_H
 
@@ -43,6 +45,7 @@ extern "C" {
 struct buoy_extent_hooks {
   extent_hooks_t hooks; /* first: jemalloc hands back a pointer to it */
   buoy_extents* extents;
+  unsigned owner; /* its arena, plus 1; 0: none yet */
 };
 
 /* jemalloc's convention below: true is failure. */
@@ -51,11 +54,15 @@ struct buoy_extent_hooks {
  * later. Refused, it asks for exactly what it needs: what it kept, the pool could not have. */
 static inline void* buoy_extent_alloc(extent_hooks_t* hooks, void* wanted, size_t size,
                                       size_t alignment, bool* zero, bool* commit, unsigned arena) {
-  const struct buoy_extent_hooks* self = (const struct buoy_extent_hooks*)hooks;
+  struct buoy_extent_hooks* self = (struct buoy_extent_hooks*)hooks;
   const size_t cheaper_to_fill = (size_t)1 << 20; /* than to fault in again */
   int zeroed = 0;
-  (void)arena;
+  unsigned nobody = 0;
   if (wanted != NULL || !*commit) return NULL;
+  if (!__atomic_compare_exchange_n(&self->owner, &nobody, arena + 1, false, __ATOMIC_RELAXED,
+                                   __ATOMIC_RELAXED) &&
+      nobody != arena + 1)
+    return NULL;
   void* const at = buoy_extents_alloc(self->extents, size, alignment, &zeroed);
   if (at == NULL) return NULL;
   if (*zero && !zeroed) {
@@ -108,6 +115,7 @@ static inline bool buoy_extent_merge(extent_hooks_t* hooks, void* a, size_t size
 static inline int buoy_extent_hooks_init(struct buoy_extent_hooks* self, buoy_pool* pool,
                                          unsigned map_flags) {
   if (buoy_extents_create(pool, 0, map_flags, &self->extents) != 0) return errno;
+  self->owner = 0;
   self->hooks.alloc = buoy_extent_alloc;
   self->hooks.dalloc = buoy_extent_dalloc;
   self->hooks.destroy = buoy_extent_destroy;
@@ -120,24 +128,28 @@ static inline int buoy_extent_hooks_init(struct buoy_extent_hooks* self, buoy_po
   return 0;
 }
 
-/* After the last of its arenas was destroyed; before the pool. */
+/* After its arena was destroyed; before the pool. */
 static inline void buoy_extent_hooks_destroy(struct buoy_extent_hooks* self) {
   (void)buoy_extents_destroy(self->extents);
   self->extents = NULL;
 }
 
-/* Destroys an arena of these hooks, and all that was allocated from it; address space of which no
- * arena has anything is unmapped. 0, or the error number of mallctl; the arena then lives on. No
- * thread may use the arena; others of the same hooks may be in use. Not async-signal-safe. */
+/* Destroys the arena of these hooks, and all that was allocated from it, and unmaps its memory; the
+ * hooks may serve another then. 0, or the error number of mallctl; the arena then lives on. EINVAL:
+ * not the arena of these hooks. No thread may use the arena. Not async-signal-safe. */
 static inline int buoy_arena_destroy(struct buoy_extent_hooks* self, unsigned arena) {
   size_t mib[3];
   size_t parts = 3;
-  int error = mallctlnametomib("arena.0.destroy", mib, &parts);
+  int error = self->owner == arena + 1 ? 0 : EINVAL;
+  if (error != 0) return error;
+  error = mallctlnametomib("arena.0.destroy", mib, &parts);
   if (error != 0) return error;
   mib[1] = arena;
   error = mallctlbymib(mib, parts, NULL, NULL, NULL, 0);
-  if (error == 0) (void)buoy_extents_trim(self->extents);
-  return error;
+  if (error != 0) return error;
+  self->owner = 0;
+  (void)buoy_extents_trim(self->extents);
+  return 0;
 }
 
 #ifdef __cplusplus

@@ -52,7 +52,8 @@ class Extents {
     Vpn fresh;  // from here on never handed out
     PageCount allocated;
   };
-  static constexpr std::size_t kMaxChunks = 1024;
+  // Each is a quarter of what there was before, at least: far more than address space has.
+  static constexpr std::size_t kMaxChunks = 256;
   static constexpr std::uint32_t kMaxRuns = 1U << 22;
 
   struct Taken {

@@ -1,0 +1,114 @@
+// jemalloc's arenas get their memory from Extents: what they let go of is lazily freed without a
+// system call, and comes back without a fault, which in thread delivery means without waking a
+// handler. What was allocated before this is set up stays with jemalloc's own hooks' kind of memory
+// (mmap, which is ours too) and is purged by MADV_DONTNEED.
+//
+// Each arena has Extents of its own: where jemalloc retains address space (opt.retain), it takes for
+// granted that memory side by side, but for where a mapping begins, is of one arena, and would join
+// one arena's extent with another's.
+//
+// jemalloc calls these with none of the locks that its allocations take, but they may run at any
+// point of a malloc: nothing here allocates.
+#include <jemalloc/jemalloc.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "api/extents.h"
+#include "preload/runtime.h"
+
+namespace buoy::preload {
+namespace {
+
+constexpr ByteSize kChunk = ByteSize{16} << 20;
+// Zeroing more than this costs more than to fault in what is used of it.
+constexpr ByteSize kMostToZero = ByteSize{1} << 20;
+
+// More arenas than that get jemalloc's own hooks.
+constexpr unsigned kMostArenas = 64;
+
+struct ArenaMemory {
+  extent_hooks_t hooks;  // first: jemalloc hands back a pointer to it
+  Extents* extents;
+};
+constinit ArenaMemory memory[kMostArenas]{};
+
+Extents& extents_of(extent_hooks_t* hooks) {
+  return *reinterpret_cast<ArenaMemory*>(hooks)->extents;
+}
+
+// jemalloc asks for memory that need not be committed when it wants to keep some for later. Refused,
+// it asks for exactly what it needs.
+void* allocate(extent_hooks_t* hooks, void* wanted, size_t size, size_t alignment, bool* zero,
+               bool* commit, unsigned /*arena*/) {
+  if (wanted != nullptr || !*commit) return nullptr;
+  const auto got = extents_of(hooks).allocate(size, alignment);
+  if (!got) return nullptr;
+  bool is_zero = got->is_zeroed;
+  if (*zero && !is_zero) {
+    if (size <= kMostToZero || pool().advise(got->address, size, MADV_DONTNEED) != 0)
+      std::memset(got->address, 0, size);
+    is_zero = true;
+  }
+  *zero = is_zero;
+  return got->address;
+}
+
+// False: done. What is not of the extents stays with jemalloc.
+bool deallocate(extent_hooks_t* hooks, void* at, size_t size, bool /*committed*/,
+                unsigned /*arena*/) {
+  return !extents_of(hooks).free(at, size).ok();
+}
+
+void destroy(extent_hooks_t* hooks, void* at, size_t size, bool committed, unsigned arena) {
+  if (deallocate(hooks, at, size, committed, arena)) (void)pool().unmap(at, size);
+}
+
+bool purge(extent_hooks_t* /*hooks*/, void* at, size_t /*size*/, size_t offset, size_t length,
+           unsigned /*arena*/) {
+  return pool().advise(static_cast<std::byte*>(at) + offset, length, MADV_DONTNEED) != 0;
+}
+
+bool split(extent_hooks_t* /*hooks*/, void* /*at*/, size_t /*size*/, size_t /*a*/, size_t /*b*/,
+           bool /*committed*/, unsigned /*arena*/) {
+  return false;
+}
+
+bool merge(extent_hooks_t* /*hooks*/, void* /*a*/, size_t /*size_a*/, void* /*b*/,
+           size_t /*size_b*/, bool /*committed*/, unsigned /*arena*/) {
+  return false;
+}
+
+constexpr extent_hooks_t kHooks{.alloc = allocate,
+                                .dalloc = deallocate,
+                                .destroy = destroy,
+                                .commit = nullptr,
+                                .decommit = nullptr,
+                                .purge_lazy = nullptr,
+                                .purge_forced = purge,
+                                .split = split,
+                                .merge = merge};
+
+// Every arena that malloc uses by itself; those that a program makes get jemalloc's own hooks, or
+// its own.
+__attribute__((constructor)) void give_arenas_their_memory() {
+  unsigned arenas = 0;
+  size_t size = sizeof arenas;
+  if (mallctl("opt.narenas", &arenas, &size, nullptr, 0) != 0) return;
+  size_t mib[3];
+  size_t parts = 3;
+  if (mallctlnametomib("arena.0.extent_hooks", mib, &parts) != 0) return;
+  for (unsigned i = 0; i < std::min(arenas, kMostArenas); ++i) {
+    const Result<Extents*> made = Extents::create(pool(), kChunk, MapFlags::kNone);
+    if (!made) return;
+    memory[i] = {kHooks, *made};
+    mib[1] = i;
+    extent_hooks_t* ours = &memory[i].hooks;
+    // The size of the pointer is meant: mallctl copies it.  NOLINTNEXTLINE(bugprone-sizeof-expression)
+    (void)mallctlbymib(mib, parts, nullptr, nullptr, &ours, sizeof ours);
+  }
+}
+
+}  // namespace
+}  // namespace buoy::preload
