@@ -3,12 +3,17 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string_view>
+#include <thread>
 
 #include "access_pattern.h"
+#include "cgroup.h"
+#include "child.h"
 #include "machine.h"
 #include "undo.h"
 
@@ -123,6 +128,43 @@ exit 0
 std::vector<Program> real_programs(bool quick) {
   const std::size_t bytes = (quick ? 150 : 400) * kMB;
   return {python(bytes), sqlite(bytes), sort(bytes), redis(bytes)};
+}
+
+Program buffers_program() {
+  constexpr const char* kScript = R"(
+import hashlib
+data = bytes(range(256)) * 8192
+swap = bytes(reversed(range(256)))
+kept = [data + bytes([i]) for i in range(8)]
+total = hashlib.sha1()
+for i in range(400):
+    turned = data[i:] + data[:i]
+    total.update(turned.translate(swap)[::512])
+print(total.hexdigest(), sum(map(len, kept)))
+)";
+  return installed({"python3 buffers", {"python3", "-c", kScript}, {}, {}});
+}
+
+Sample run_program(const Program& program, std::uint64_t limit, bool swap,
+                   const std::vector<std::string>& prefix) {
+  constexpr double kPatience = 60;  // seconds: only a hang takes so long
+  MemoryCgroup cgroup;
+  cgroup.set_limit(limit);
+  cgroup.allow_swap(swap);
+  const std::jthread fresh = cgroup.keep_statistics_fresh();
+  Command command{prefix, cgroup.procs_file()};
+  command.words.insert(command.words.end(), program.words.begin(), program.words.end());
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  Child child(command);
+  std::optional<Child> client;
+  if (!program.client.empty()) client.emplace(Command{program.client, ""});
+  const Ended ended = child.run_to_end(kPatience);
+  const double wall = std::chrono::duration<double>(Clock::now() - start).count();
+  return {{"wall_s", wall},
+          {"peak_rss_bytes", static_cast<double>(ended.peak_rss_bytes)},
+          {"cgroup_peak_bytes", static_cast<double>(cgroup.peak())},
+          {"output_hash", static_cast<double>(ended.output_hash >> 12)}};
 }
 
 }  // namespace buoy::bench

@@ -1,8 +1,11 @@
 // The real programs of the `run` benchmark: how each is started, and what drives it.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
+
+#include "samples.h"
 
 namespace buoy::bench {
 
@@ -16,5 +19,15 @@ struct Program {
 // Makes input files in $TMPDIR as needed (removed at the end). `quick` is about 150 MB each, else
 // 400 MB.
 [[nodiscard]] std::vector<Program> real_programs(bool quick);
+
+// python3 that allocates and frees buffers of megabytes all the time: transformations of a byte
+// string.
+[[nodiscard]] Program buffers_program();
+
+// Runs the program, behind the words of `prefix`, in a new memory cgroup with that limit, its client
+// beside it. The sample: wall_s, peak_rss_bytes, cgroup_peak_bytes, output_hash (as much as a double
+// holds).
+[[nodiscard]] Sample run_program(const Program& program, std::uint64_t limit, bool swap,
+                                 const std::vector<std::string>& prefix = {});
 
 }  // namespace buoy::bench

@@ -3,10 +3,8 @@
 // without swap.
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cmath>
 #include <optional>
-#include <thread>
 
 #include "bench.h"
 #include "child.h"
@@ -22,34 +20,10 @@ namespace {
 constexpr std::uint64_t kMiB = 1U << 20;
 constexpr std::uint64_t kSmallestBudget = 16 * kMiB;
 constexpr int kAttempts = 3;
-constexpr double kPatience = 60;  // seconds: only a hang takes so long
 constexpr const char* kZramPeer = "cgroup + zram lz4";
 constexpr const char* kNoSwapPeer = "cgroup without swap";
 const Unit kSeconds = {"s", Better::kLower};
 const Unit kMemory = {"MiB", Better::kLower};
-
-// Runs the program in a new cgroup, its client beside it. The sample: wall_s, peak_rss_bytes,
-// cgroup_peak_bytes, output_hash (as much as a double holds).
-Sample run_program(const Program& program, std::uint64_t limit, bool swap,
-                   const std::vector<std::string>& prefix = {}) {
-  MemoryCgroup cgroup;
-  cgroup.set_limit(limit);
-  cgroup.allow_swap(swap);
-  const std::jthread fresh = cgroup.keep_statistics_fresh();
-  Command command{prefix, cgroup.procs_file()};
-  command.words.insert(command.words.end(), program.words.begin(), program.words.end());
-  using Clock = std::chrono::steady_clock;
-  const auto start = Clock::now();
-  Child child(command);
-  std::optional<Child> client;
-  if (!program.client.empty()) client.emplace(Command{program.client, ""});
-  const Ended ended = child.run_to_end(kPatience);
-  const double wall = std::chrono::duration<double>(Clock::now() - start).count();
-  return {{"wall_s", wall},
-          {"peak_rss_bytes", static_cast<double>(ended.peak_rss_bytes)},
-          {"cgroup_peak_bytes", static_cast<double>(cgroup.peak())},
-          {"output_hash", static_cast<double>(ended.output_hash >> 12)}};
-}
 
 void add_charge(Sample& sample, double bytes) {
   sample["charged_bytes"] = bytes;

@@ -133,6 +133,28 @@ TEST_P(Extents, AnyPartMayBeFreedAndNeighboursAsOne) {
     EXPECT_TRUE(holds_stamp(b.at + i * kPageSize, b.owner, i + 1));
 }
 
+TEST_P(Extents, WhatIsFreeBehindExtendsInPlace) {
+  const Block b = allocate_stamped(4 * kPageSize);
+  std::byte* const behind = b.at + b.bytes;
+  int zeroed = -1;
+  EXPECT_EQ(buoy_extents_alloc_at(extents_, behind, 4 * kPageSize, &zeroed), behind);
+  EXPECT_EQ(zeroed, 1);
+  EXPECT_TRUE(holds_stamp(behind, 0, 0));
+  EXPECT_EQ(buoy_extents_alloc_at(extents_, behind, 4 * kPageSize, &zeroed), nullptr);
+  EXPECT_EQ(errno, ENOMEM);
+  EXPECT_EQ(buoy_extents_alloc_at(extents_, b.at + 1, kPageSize, nullptr), nullptr);
+  EXPECT_EQ(errno, EINVAL);
+  EXPECT_EQ(buoy_extents_alloc_at(extents_, b.at + 4 * kChunk, kPageSize, nullptr), nullptr);
+  EXPECT_EQ(errno, ENOMEM);
+  EXPECT_EQ(buoy_extents_free(extents_, behind, 4 * kPageSize), 0);
+  EXPECT_EQ(buoy_extents_alloc_at(extents_, behind + kPageSize, 2 * kPageSize, &zeroed),
+            behind + kPageSize);
+  EXPECT_EQ(zeroed, 0);
+  EXPECT_EQ(buoy_extents_allocated(extents_), 6 * kPageSize);
+  EXPECT_EQ(buoy_extents_alloc_at(extents_, behind, 2 * kPageSize, nullptr), nullptr);
+  EXPECT_TRUE(b.is_as_stamped());
+}
+
 TEST_P(Extents, EverySizeAtEveryAlignment) {
   std::vector<Block> blocks;
   for (const std::size_t bytes :

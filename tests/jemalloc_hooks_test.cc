@@ -197,8 +197,9 @@ TEST_F(JemallocHook, LargeExtentsAreZeroWithoutBeingFilled) {
 TEST_F(JemallocHook, WhatCannotBeServedIsRefused) {
   std::byte* at = extent(kMiB, kPageSize);
   stamp(at, kMiB, 1);
-  EXPECT_EQ(extent(kMiB, kPageSize, at), nullptr) << "a place was asked for";
-  EXPECT_EQ(extent(kMiB, kPageSize, at + kMiB), nullptr);
+  EXPECT_EQ(extent(kMiB, kPageSize, at), nullptr) << "a place that is taken";
+  EXPECT_EQ(extent(kMiB, kPageSize, at + kMiB), at + kMiB) << "a place that is not";
+  EXPECT_TRUE(dalloc(at + kMiB, kMiB));
   EXPECT_EQ(extent(SIZE_MAX - kPageSize + 1, 2 * kMiB), nullptr);
   EXPECT_EQ(extent(SIZE_MAX / 2 + 1, kPageSize), nullptr);
   EXPECT_EQ(extent(std::size_t{1} << 47, kPageSize), nullptr);

@@ -220,6 +220,9 @@ BUOY_API int buoy_extents_destroy(buoy_extents* extents);
  * be NULL): 1 if they are known to be zeros; otherwise contents are undefined. EINVAL, ENOMEM. */
 BUOY_API void* buoy_extents_alloc(buoy_extents* extents, size_t length, size_t alignment,
                                   int* zeroed);
+/* The same at that very place, to extend what lies before it. ENOMEM: not all of it is free. */
+BUOY_API void* buoy_extents_alloc_at(buoy_extents* extents, void* address, size_t length,
+                                     int* zeroed);
 /* Any whole pages of what is allocated, of one allocation or of several that lie side by side.
  * EINVAL, and nothing is freed: misaligned, zero, not all of it allocated. ENOMEM: the most runs
  * there can be; the pages stay allocated, their contents may be gone. */

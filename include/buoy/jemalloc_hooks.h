@@ -58,12 +58,13 @@ static inline void* buoy_extent_alloc(extent_hooks_t* hooks, void* wanted, size_
   const size_t cheaper_to_fill = (size_t)1 << 20; /* than to fault in again */
   int zeroed = 0;
   unsigned nobody = 0;
-  if (wanted != NULL || !*commit) return NULL;
+  if (!*commit) return NULL;
   if (!__atomic_compare_exchange_n(&self->owner, &nobody, arena + 1, false, __ATOMIC_RELAXED,
                                    __ATOMIC_RELAXED) &&
       nobody != arena + 1)
     return NULL;
-  void* const at = buoy_extents_alloc(self->extents, size, alignment, &zeroed);
+  void* const at = wanted != NULL ? buoy_extents_alloc_at(self->extents, wanted, size, &zeroed)
+                                  : buoy_extents_alloc(self->extents, size, alignment, &zeroed);
   if (at == NULL) return NULL;
   if (*zero && !zeroed) {
     if (size <= cheaper_to_fill || buoy_advise(at, size, BUOY_DONTNEED) != 0) memset(at, 0, size);

@@ -26,6 +26,15 @@ int fail(int code) {
 }
 int result(Status s) { return s.ok() ? 0 : fail(s.code()); }
 
+void* unwrap_allocated(const Result<Extents::Allocated>& got, int* zeroed) {
+  if (!got) {
+    errno = got.code();
+    return nullptr;
+  }
+  if (zeroed != nullptr) *zeroed = got->is_zeroed ? 1 : 0;
+  return got->address;
+}
+
 struct Range {
   Pool* pool = nullptr;
   PageRun run;
@@ -296,14 +305,15 @@ int buoy_extents_destroy(buoy_extents* extents) {
 }
 
 void* buoy_extents_alloc(buoy_extents* extents, size_t length, size_t alignment, int* zeroed) {
-  auto got = extents == nullptr ? Result<Extents::Allocated>(Error{EINVAL})
-                                : unwrap(extents)->allocate(length, alignment);
-  if (!got) {
-    errno = got.code();
-    return nullptr;
-  }
-  if (zeroed != nullptr) *zeroed = got->is_zeroed ? 1 : 0;
-  return got->address;
+  return unwrap_allocated(extents == nullptr ? Result<Extents::Allocated>(Error{EINVAL})
+                                             : unwrap(extents)->allocate(length, alignment),
+                          zeroed);
+}
+
+void* buoy_extents_alloc_at(buoy_extents* extents, void* address, size_t length, int* zeroed) {
+  return unwrap_allocated(extents == nullptr ? Result<Extents::Allocated>(Error{EINVAL})
+                                             : unwrap(extents)->allocate_at(address, length),
+                          zeroed);
 }
 
 int buoy_extents_free(buoy_extents* extents, void* address, size_t length) {

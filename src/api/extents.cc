@@ -92,10 +92,26 @@ std::optional<Extents::Taken> Extents::take(PageCount count, PageCount alignment
     taken = Taken{*run, false};
   else
     taken = take_fresh(count, alignment);
+  return this->count(taken);
+}
+
+std::optional<Extents::Taken> Extents::take_at(PageRun run) {
+  const SignalBlock signals;
+  const GatePass pass(pool_.context().gate);
+  const Guard guard(lock_);
+  if (free_.take_at(run)) return count(Taken{run, false});
+  Chunk* const chunk = find(run.first);
+  if (chunk == nullptr || chunk->fresh != run.first || run.end() > chunk->run.end())
+    return std::nullopt;
+  chunk->fresh = run.end();
+  return count(Taken{run, true});
+}
+
+std::optional<Extents::Taken> Extents::count(std::optional<Taken> taken) {
   note_metadata();
   if (!taken) return taken;
-  find(taken->run.first)->allocated += count;
-  allocated_.fetch_add(count.value(), std::memory_order_relaxed);
+  find(taken->run.first)->allocated += taken->run.count;
+  allocated_.fetch_add(taken->run.count.value(), std::memory_order_relaxed);
   return taken;
 }
 
@@ -149,6 +165,16 @@ Result<Extents::Allocated> Extents::allocate(ByteSize length, ByteSize alignment
     if (Status s = add_chunk(count + aligned - PageCount(1)); !s) return s.error();
   }
   return Error{ENOMEM};
+}
+
+Result<Extents::Allocated> Extents::allocate_at(void* address, ByteSize length) {
+  const auto start = reinterpret_cast<std::uintptr_t>(address);
+  if (start % kPageSize != 0 || length == 0) return Error{EINVAL};
+  if (length > kMost) return Error{ENOMEM};
+  const auto taken = take_at({Vpn::of_address(start), PageCount::covering(length)});
+  if (!taken) return Error{ENOMEM};
+  if (!taken->is_fresh) (void)pool_.vm().reuse(taken->run);
+  return Allocated{address, taken->is_fresh};
 }
 
 Status Extents::free(void* address, ByteSize length) {

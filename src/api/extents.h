@@ -35,6 +35,8 @@ class Extents {
   };
   // EINVAL: no length, alignment not a power of two. ENOMEM.
   [[nodiscard]] Result<Allocated> allocate(ByteSize length, ByteSize alignment);
+  // At that very place. EINVAL: no length, not page-aligned. ENOMEM: not all of it is free.
+  [[nodiscard]] Result<Allocated> allocate_at(void* address, ByteSize length);
   // Any part of what is allocated. EINVAL: not page-aligned, not in one chunk, or free already.
   Status free(void* address, ByteSize length);
   // Unmaps the chunks of which nothing is allocated.
@@ -61,6 +63,9 @@ class Extents {
     bool is_fresh;
   };
   [[nodiscard]] std::optional<Taken> take(PageCount count, PageCount alignment);
+  [[nodiscard]] std::optional<Taken> take_at(PageRun run);
+  // Counts what was taken out of the chunk, and hands it on.
+  std::optional<Taken> count(std::optional<Taken> taken) BUOY_REQUIRES(lock_);
   [[nodiscard]] std::optional<Taken> take_fresh(PageCount count, PageCount alignment)
       BUOY_REQUIRES(lock_);
   [[nodiscard]] Status add_chunk(PageCount at_least);

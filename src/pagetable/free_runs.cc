@@ -139,17 +139,14 @@ Status FreeRuns::insert(PageRun run, PageRun within) {
   return {};
 }
 
-std::optional<PageRun> FreeRuns::take(PageCount count, PageCount alignment) {
-  const Index i = find_fit(root_, count, alignment);
-  if (i == 0) return std::nullopt;
+bool FreeRuns::cut_out(Index i, PageRun taken) {
   const PageRun whole = node(i).run;
-  const PageRun taken{aligned_up(whole.first, alignment), count};
   const PageRun head{whole.first, taken.first - whole.first};
   const PageRun tail{taken.end(), whole.end() - taken.end()};
   Index spare = 0;
   if (!head.count.is_zero() && !tail.count.is_zero()) {
     spare = nodes_.try_allocate();
-    if (spare == 0) return std::nullopt;
+    if (spare == 0) return false;
   }
   take_out(i);
   if (head.count.is_zero() && tail.count.is_zero()) {
@@ -158,7 +155,20 @@ std::optional<PageRun> FreeRuns::take(PageCount count, PageCount alignment) {
     enter(i, head.count.is_zero() ? tail : head);
     if (spare != 0) enter(spare, tail);
   }
+  return true;
+}
+
+std::optional<PageRun> FreeRuns::take(PageCount count, PageCount alignment) {
+  const Index i = find_fit(root_, count, alignment);
+  if (i == 0) return std::nullopt;
+  const PageRun taken{aligned_up(node(i).run.first, alignment), count};
+  if (!cut_out(i, taken)) return std::nullopt;
   return taken;
+}
+
+bool FreeRuns::take_at(PageRun run) {
+  const Index i = before(run.first + PageCount(1));
+  return i != 0 && run.end() <= node(i).run.end() && cut_out(i, run);
 }
 
 bool FreeRuns::remove(PageRun run) {

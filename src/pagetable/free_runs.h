@@ -32,6 +32,8 @@ class FreeRuns {
   // Takes `count` pages, the first a multiple of `alignment` pages (a power of two), out of the
   // lowest run that holds them. None: no run does, or no node is left for what remains of it.
   [[nodiscard]] std::optional<PageRun> take(PageCount count, PageCount alignment);
+  // Takes that very run. False, nothing changed: not all of it is free, or no node is left.
+  [[nodiscard]] bool take_at(PageRun run);
   // The run is free no more. False (nothing changed): it is not exactly one of the free runs.
   [[nodiscard]] bool remove(PageRun run);
 
@@ -61,6 +63,8 @@ class FreeRuns {
   void split(Index tree, Vpn at, Index* below, Index* above) const;
   [[nodiscard]] Index merge(Index below, Index above) const;
   void enter(Index i, PageRun run);
+  // Takes a part of the run of node `i`. False, nothing changed: no node is left for what remains.
+  [[nodiscard]] bool cut_out(Index i, PageRun taken);
   void take_out(Index i);
   PageCount validate_subtree(Index tree, Vpn begin, Vpn end) const;
 

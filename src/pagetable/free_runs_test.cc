@@ -80,6 +80,18 @@ TEST_F(FreeRunsTest, WhatIsFreeCannotBeFreed) {
   EXPECT_EQ(take(10), run_of(10, 10));
 }
 
+TEST_F(FreeRunsTest, AGivenPlaceIsTakenIfAllOfItIsFree) {
+  free(run_of(10, 10));
+  EXPECT_FALSE(runs_.take_at(run_of(9, 2)));
+  EXPECT_FALSE(runs_.take_at(run_of(15, 6)));
+  EXPECT_FALSE(runs_.take_at(run_of(30, 1)));
+  EXPECT_TRUE(runs_.take_at(run_of(12, 3)));
+  EXPECT_FALSE(runs_.take_at(run_of(11, 2)));
+  EXPECT_TRUE(runs_.take_at(run_of(10, 2)));
+  EXPECT_TRUE(runs_.take_at(run_of(15, 5)));
+  EXPECT_EQ(runs_.runs(), 0U);
+}
+
 TEST_F(FreeRunsTest, OnlyAWholeRunIsRemoved) {
   free(run_of(10, 10));
   EXPECT_FALSE(runs_.remove(run_of(10, 9)));

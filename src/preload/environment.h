@@ -8,6 +8,7 @@
 //   BUOY_FAULTS         thread                      (signal: kept for the system-call gate)
 //   BUOY_ON_EXHAUSTED   sigbus | wait
 //   BUOY_STATS          - | an absolute path        (absent: no statistics)
+//   BUOY_LAZY_FREE      0: what malloc lets go of is discarded at once, for comparison; not set by run
 //   BUOY_FIRST_PID      the process that uses these two paths as they are; others append .PID
 #pragma once
 
@@ -19,6 +20,7 @@ inline constexpr const char* kCompressor = "BUOY_COMPRESSOR";
 inline constexpr const char* kFaults = "BUOY_FAULTS";
 inline constexpr const char* kOnExhausted = "BUOY_ON_EXHAUSTED";
 inline constexpr const char* kStats = "BUOY_STATS";
+inline constexpr const char* kLazyFree = "BUOY_LAZY_FREE";
 inline constexpr const char* kFirstPid = "BUOY_FIRST_PID";
 
 }  // namespace buoy::preload::environment

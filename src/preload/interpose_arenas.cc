@@ -16,7 +16,9 @@
 #include <cstring>
 
 #include "api/extents.h"
+#include "preload/environment.h"
 #include "preload/runtime.h"
+#include "preload/settings.h"
 
 namespace buoy::preload {
 namespace {
@@ -42,8 +44,10 @@ Extents& extents_of(extent_hooks_t* hooks) {
 // it asks for exactly what it needs.
 void* allocate(extent_hooks_t* hooks, void* wanted, size_t size, size_t alignment, bool* zero,
                bool* commit, unsigned /*arena*/) {
-  if (wanted != nullptr || !*commit) return nullptr;
-  const auto got = extents_of(hooks).allocate(size, alignment);
+  if (!*commit) return nullptr;
+  Extents& extents = extents_of(hooks);
+  const auto got =
+      wanted != nullptr ? extents.allocate_at(wanted, size) : extents.allocate(size, alignment);
   if (!got) return nullptr;
   bool is_zero = got->is_zeroed;
   if (*zero && !is_zero) {
@@ -93,6 +97,8 @@ constexpr extent_hooks_t kHooks{.alloc = allocate,
 // Every arena that malloc uses by itself; those that a program makes get jemalloc's own hooks, or
 // its own.
 __attribute__((constructor)) void give_arenas_their_memory() {
+  const char* const lazy = initial_environment(environment::kLazyFree);
+  if (lazy != nullptr && std::strcmp(lazy, "0") == 0) return;
   unsigned arenas = 0;
   size_t size = sizeof arenas;
   if (mallctl("opt.narenas", &arenas, &size, nullptr, 0) != 0) return;

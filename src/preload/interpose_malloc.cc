@@ -17,8 +17,9 @@ extern "C" int mallctl(const char* name, void* old, size_t* old_size, void* fres
 // Read by jemalloc when it starts; the program's own malloc_conf and MALLOC_CONF come on top.
 //   dss:disabled            the heap by sbrk would lie outside the budget (and see sbrk below)
 //   background_thread:false no threads of libc's in strangers' processes; decay runs in free()
-//   retain:true             address space is kept, so mappings do not come and go; contents go back
-//                           by MADV_DONTNEED
+//   retain:false            arenas keep no address space of their own: what they let go of is lazily
+//                           freed, and kept, by Extents (interpose_arenas.cc), which also extend
+//                           an extent in place, for realloc
 //   dirty_decay_ms:1000     freed pages are given up after a second instead of ten: within a budget
 //                           they would be compressed for nobody
 //   muzzy_decay_ms:0        and given up at once, not in two steps
@@ -27,7 +28,7 @@ extern "C" int mallctl(const char* name, void* old, size_t* old_size, void* fres
 //   metadata_thp:disabled,thp:default  page sizes are the pool's business; jemalloc gives no advice
 extern "C" __attribute__((visibility("default"))) const char* malloc_conf;
 const char* malloc_conf =
-    "dss:disabled,background_thread:false,retain:true,dirty_decay_ms:1000,muzzy_decay_ms:0,"
+    "dss:disabled,background_thread:false,retain:false,dirty_decay_ms:1000,muzzy_decay_ms:0,"
     "narenas:4,metadata_thp:disabled,thp:default";
 
 // jemalloc's sbrk, and nobody else's: whatever its configuration says, there is no dss.
