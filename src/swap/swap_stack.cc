@@ -184,6 +184,11 @@ void SwapStack::free(SwapEntry entry) {
 
 bool SwapStack::is_slow(SwapEntry entry) const { return is_backed(entry); }
 
+ByteSize SwapStack::stored_bytes(SwapEntry entry) const {
+  const zpool::HandleWord w = tiers_->pool.peek(handle_of(entry));
+  return w.kind() == zpool::HandleWord::Kind::kForeign ? 0 : w.length();
+}
+
 bool SwapStack::is_backed(SwapEntry entry) const {
   const zpool::HandleWord w = tiers_->pool.peek(handle_of(entry));
   return w.kind() == zpool::HandleWord::Kind::kForeign && foreign::is_file(w.payload());

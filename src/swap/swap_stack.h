@@ -76,6 +76,8 @@ class SwapStack {
 
   // Would load() wait for the disk?
   [[nodiscard]] bool is_slow(SwapEntry entry) const;
+  // Memory that the compressed copy takes, metadata aside; 0 for a same-filled or a backed page.
+  [[nodiscard]] ByteSize stored_bytes(SwapEntry entry) const;
   // Is the page in the backing file rather than compressed in memory?
   [[nodiscard]] bool is_backed(SwapEntry entry) const;
 

@@ -227,6 +227,26 @@ TEST_F(SoftReclaim, CopiesAreNoLongerKeptWhereTheyDoNotPay) {
   EXPECT_EQ(soft_.drawn(run), "m");
 }
 
+TEST_F(SoftReclaim, OnlySmallCopiesAreKept) {
+  SoftVmOptions options;
+  options.most_kept = Context().most_kept;
+  SoftVm soft(options);
+  using enum PageImage::Texture;
+  PageImage large;
+  for (unsigned part = 0; part < PageImage::kParts; ++part)
+    large.set_part(part, PageImage::seed_of(part + 2, kCompressible));
+  const auto state_after_a_load = [&soft](const PageImage& image) {
+    const PageRun run = soft.map(1);
+    EXPECT_EQ(soft.store(run.first, image), Touch::kDone);
+    EXPECT_TRUE(soft.vm().page_out(run).ok());
+    EXPECT_TRUE(soft.holds(run.first, image));
+    return soft.drawn(run);
+  };
+  EXPECT_EQ(state_after_a_load(PageImage::filled(PageImage::seed_of(1, kUniform))), "c");
+  EXPECT_EQ(state_after_a_load(large), "m");
+  soft.validate();
+}
+
 // ---- Windows ----------------------------------------------------------------------------------
 
 TEST_F(SoftReclaim, SequentialFaultsBringMoreAndMore) {

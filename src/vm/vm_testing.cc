@@ -12,6 +12,7 @@ SoftVm::SoftVm(const SoftVmOptions& options)
   mmu_->set_preferred_return(options.preferred_return);
   context_->mmu = mmu_.get();
   context_->pins = options.pins;
+  context_->most_kept = options.most_kept;
   context_->budget.set_limit(options.budget);
   BUOY_CHECK(context_->table.create().ok());
   BUOY_CHECK(vm_->create().ok());

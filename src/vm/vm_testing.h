@@ -21,6 +21,7 @@ struct SoftVmOptions {
   Pins pins = Pins::kKnown;
   swap::CompressorKind compressor = swap::CompressorKind::kLz4;
   mmu::Return preferred_return = mmu::Return::kMoved;
+  ByteSize most_kept = kPageSize;  // all copies of pages that were only read: Context's is less
 };
 
 class SoftVm {
