@@ -21,15 +21,18 @@ constexpr std::size_t kFolioBytes = kFolioPages * kPageBytes;
 constexpr std::size_t kMiddlePages = 16;  // of a 64 KiB page
 constexpr const char* k64K = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB";
 
-constexpr std::pair<Backing, std::string_view> kNames[] = {{Backing::kBuoySmall, "small"},
-                                                           {Backing::kBuoyHuge, "huge"},
-                                                           {Backing::kKernel4K, "4K"},
-                                                           {Backing::kKernel64K, "64K"},
-                                                           {Backing::kKernel2M, "2M"}};
+constexpr std::pair<Backing, std::string_view> kNames[] = {
+    {Backing::kBuoySmall, "small"},
+    {Backing::kBuoyHuge, "huge"},
+    {Backing::kBuoyUntilReuse, "until-reuse"},
+    {Backing::kKernel4K, "4K"},
+    {Backing::kKernel64K, "64K"},
+    {Backing::kKernel2M, "2M"}};
 
 class BuoyMemory final : public LazyMemory {
  public:
-  BuoyMemory(Backing backing, std::size_t pages) : LazyMemory(pages) {
+  BuoyMemory(Backing backing, std::size_t pages)
+      : LazyMemory(pages), says_reuse_(backing == Backing::kBuoyUntilReuse) {
     constexpr std::size_t kLeastBudget = std::size_t{64} << 20;
     buoy_options options{};
     options.struct_size = sizeof options;
@@ -53,7 +56,12 @@ class BuoyMemory final : public LazyMemory {
     buoy_pool_destroy(pool_);
   }
 
-  void mark(Span span) override { advise(at(span.first), span.pages, BUOY_FREE); }
+  void mark(Span span) override {
+    advise(at(span.first), span.pages, says_reuse_ ? BUOY_FREE_UNTIL_REUSE : BUOY_FREE);
+  }
+  void before_stores(Span span) override {
+    if (says_reuse_) advise(at(span.first), span.pages, BUOY_REUSE);
+  }
   void discard(Span span) override { advise(at(span.first), span.pages, BUOY_DONTNEED); }
   void reclaim_range(Span span) override { advise(at(span.first), span.pages, BUOY_PAGEOUT); }
   void reclaim(std::size_t pages) override {
@@ -73,6 +81,7 @@ class BuoyMemory final : public LazyMemory {
       throw Unavailable(because_errno("buoy_advise"));
   }
 
+  const bool says_reuse_;
   buoy_pool* pool_ = nullptr;
   void* memory_ = nullptr;
   void* one_more_ = nullptr;

@@ -14,12 +14,14 @@
 
 namespace buoy::bench {
 
-enum class Backing { kBuoySmall, kBuoyHuge, kKernel4K, kKernel64K, kKernel2M };
+// kBuoyUntilReuse: small pages of an owner who says when it stores again.
+enum class Backing { kBuoySmall, kBuoyHuge, kBuoyUntilReuse, kKernel4K, kKernel64K, kKernel2M };
 
-inline constexpr Backing kBackings[] = {Backing::kBuoySmall, Backing::kBuoyHuge, Backing::kKernel4K,
-                                        Backing::kKernel64K, Backing::kKernel2M};
+inline constexpr Backing kBackings[] = {Backing::kBuoySmall,      Backing::kBuoyHuge,
+                                        Backing::kBuoyUntilReuse, Backing::kKernel4K,
+                                        Backing::kKernel64K,      Backing::kKernel2M};
 
-// "small", "huge", "4K", "64K", "2M": as cases name them.
+// "small", "huge", "until-reuse", "4K", "64K", "2M": as cases name them.
 [[nodiscard]] std::string_view name_of(Backing backing);
 [[nodiscard]] std::optional<Backing> backing_named(std::string_view name);
 [[nodiscard]] constexpr bool is_buoy(Backing backing) { return backing < Backing::kKernel4K; }
@@ -54,9 +56,10 @@ class LazyMemory {
     return static_cast<const volatile std::uint64_t*>(words_)[page * kPageWords];
   }
 
-  virtual void mark(Span span) = 0;           // BUOY_FREE, MADV_FREE
-  virtual void discard(Span span) = 0;        // BUOY_DONTNEED, MADV_DONTNEED
-  virtual void reclaim_range(Span span) = 0;  // BUOY_PAGEOUT, MADV_PAGEOUT
+  virtual void mark(Span span) = 0;             // BUOY_FREE (_UNTIL_REUSE), MADV_FREE
+  virtual void before_stores(Span /*span*/) {}  // BUOY_REUSE, after BUOY_FREE_UNTIL_REUSE
+  virtual void discard(Span span) = 0;          // BUOY_DONTNEED, MADV_DONTNEED
+  virtual void reclaim_range(Span span) = 0;    // BUOY_PAGEOUT, MADV_PAGEOUT
   // Reclaim as it comes of itself, of so many lazily freed pages: buoy_pool_reclaim; the kernel
   // has no such call and takes the whole memory by MADV_PAGEOUT.
   virtual void reclaim(std::size_t pages) = 0;

@@ -114,6 +114,15 @@ constexpr std::pair<Backing, Backing> kPairsOfBackings[] = {
     {Backing::kBuoyHuge, Backing::kKernel64K},
     {Backing::kBuoyHuge, Backing::kKernel2M}};
 
+// What an allocator can say, too: when it stores again.
+void add_until_reuse(Case& c, const std::string& name, const Task& task) {
+  for (const Backing peer : {Backing::kKernel4K, Backing::kKernel64K})
+    c.lines.push_back({fmt::format("{} {}/{} {}t", name, name_of(Backing::kBuoyUntilReuse),
+                                   name_of(peer), task.threads),
+                       static_cast<std::size_t>(Backing::kBuoyUntilReuse),
+                       static_cast<std::size_t>(peer)});
+}
+
 Case on_all_backings(const std::string& name, const Task& task) {
   Case c{name, kPerPage, {}, {}};
   for (const Backing backing : kBackings) c.subjects.push_back({backing, task});
@@ -121,6 +130,8 @@ Case on_all_backings(const std::string& name, const Task& task) {
     c.lines.push_back(
         {fmt::format("{} {}/{} {}t", name, name_of(buoy), name_of(peer), task.threads),
          static_cast<std::size_t>(buoy), static_cast<std::size_t>(peer)});
+  if (task.operation == Operation::kMark || task.operation == Operation::kStore)
+    add_until_reuse(c, name, task);
   return c;
 }
 

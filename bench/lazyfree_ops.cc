@@ -119,9 +119,11 @@ class Round {
     memory_.mark(everything(memory_));
     std::shuffle(starts_.begin(), starts_.end(), random_);
     const double ns = timed([&] {
-      for (const std::size_t first : starts_)
+      for (const std::size_t first : starts_) {
+        memory_.before_stores({first, run()});
         for (std::size_t page = first; page < first + run(); page += task_.step)
           memory_.store(page);
+      }
     });
     expect_there(memory_, task_.step);
     const double each = per_page(ns) * static_cast<double>(task_.step);
