@@ -344,7 +344,11 @@ Vm::Step Vm::allow_stores(LockedLeaf& locked, unsigned i) {
   Range window{i, i + 1};
   if (state == PteState::kLazyFree) {
     const Order order = plan_unfree(context_.table, leaf, i, leaf.get(i).order());
-    window = around(leaf, i, order, [](Pte p) { return p.state() == PteState::kLazyFree; });
+    // What an owner keeps idle beside it has nothing to do with this store.
+    const bool idle = leaf.get(i).has(Pte::kIdle);
+    window = around(leaf, i, order, [idle](Pte p) {
+      return p.state() == PteState::kLazyFree && p.has(Pte::kIdle) == idle;
+    });
   } else {
     reclaimer_.note_clean_stored();
   }

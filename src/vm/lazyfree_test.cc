@@ -317,6 +317,17 @@ TEST_F(SoftLazyFree, APromiseAfterAnOrdinaryFreeLeavesTheTrap) {
   EXPECT_EQ(soft_.drawn(run), "mmmm");
 }
 
+TEST_F(SoftLazyFree, AStoreBesideIdlePagesLeavesThemFree) {
+  const PageRun run = map_filled(16);
+  free(sub(run, 0, 8));
+  free_until_reuse(sub(run, 8, 8));
+  ASSERT_EQ(soft_.store_part(run.first + PageCount(7), 0, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.drawn(sub(run, 8, 8)), repeated('l', 8));
+  discard_all();
+  EXPECT_TRUE(soft_.reads_zeros(run.first + PageCount(8)));
+  EXPECT_FALSE(soft_.reads_zeros(run.first + PageCount(7)));
+}
+
 TEST_F(SoftLazyFree, ACleanPageKeepsItsTrapUntilReuse) {
   const PageRun run = map_filled(1);
   ASSERT_TRUE(soft_.vm().page_out(run).ok());
