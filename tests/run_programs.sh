@@ -11,6 +11,12 @@ same_as_native 256M ""      "$PROGRAMS/mmap_zoo" 48
 same_as_native 32M  "$file" "$PROGRAMS/mmap_zoo" 48
 same_as_native 256M ""      "$PROGRAMS/malloc_zoo" 48
 same_as_native 32M  "$file" "$PROGRAMS/malloc_zoo" 40
+for decay in 0 2; do
+  export MALLOC_CONF=dirty_decay_ms:$decay
+  same_as_native 256M ""      "$PROGRAMS/malloc_churn" 4 200000
+  same_as_native 24M  "$file" "$PROGRAMS/malloc_churn" 4 20000
+done
+unset MALLOC_CONF
 same_as_native 256M ""      "$PROGRAMS/fork_zoo" 64 20
 same_as_native 32M  "$file" "$PROGRAMS/fork_zoo" 64 8
 same_as_native 256M ""      "$PROGRAMS/signals" 64
