@@ -11,8 +11,8 @@ same_as_native 256M ""      "$PROGRAMS/mmap_zoo" 48
 same_as_native 32M  "$file" "$PROGRAMS/mmap_zoo" 48
 same_as_native 256M ""      "$PROGRAMS/malloc_zoo" 48
 same_as_native 32M  "$file" "$PROGRAMS/malloc_zoo" 40
-for decay in 0 2; do
-  export MALLOC_CONF=dirty_decay_ms:$decay
+for conf in dirty_decay_ms:0 dirty_decay_ms:2,retain:true; do
+  export MALLOC_CONF=$conf
   same_as_native 256M ""      "$PROGRAMS/malloc_churn" 4 200000
   same_as_native 24M  "$file" "$PROGRAMS/malloc_churn" 4 20000
 done
