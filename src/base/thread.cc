@@ -60,12 +60,16 @@ Status BareThread::start(const char* name, Body body, void* argument) {
   argument_ = argument;
   std::uint64_t saved = 0;
   block_all_signals(&saved);
+  tid_.store(0, std::memory_order_relaxed);
   const int rc = pthread_create(&pthread_, nullptr, &pthread_trampoline, this);
   restore_signals(saved);
   if (rc != 0) {
     pthread_ = 0;
     return Error{rc};
   }
+  // Until it is past what a sanitizer does for it, under locks of its allocator: a fork would copy
+  // them as they are.
+  while (tid_.load(std::memory_order_acquire) == 0) sys::call(SYS_sched_yield);
   return {};
 }
 
