@@ -188,10 +188,9 @@ class Cases {
     cases_.push_back(std::move(batch));
     if (threads > 1) return;
     Case limit{"reclaim-limit", kPerPage, {}, {}};
-    for (const Backing backing : {Backing::kBuoySmall, Backing::kBuoyHuge})
-      limit.subjects.push_back({backing, task(Operation::kReclaim, 0, threads)});
-    for (const Backing backing : {Backing::kKernel4K, Backing::kKernel64K, Backing::kKernel2M})
-      limit.subjects.push_back({backing, task(Operation::kLimit, 0, threads)});
+    for (const Backing backing : kBackings)
+      limit.subjects.push_back(
+          {backing, task(is_buoy(backing) ? Operation::kReclaim : Operation::kLimit, 0, threads)});
     for (const auto& [buoy, peer] : kPairsOfBackings)
       limit.lines.push_back(
           {fmt::format("reclaim-limit {}/{} {}t", name_of(buoy), name_of(peer), threads),
