@@ -276,10 +276,13 @@ Vm::Step Vm::load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& prec
     }
     break;
   }
-  ByteSize stored = 0;
-  for (unsigned k = 0; k < loaded; ++k)
-    stored += context_.swap->stored_bytes(leaf.get(window.first + k).entry());
-  const bool keep = !is_store && stored <= loaded * context_.most_kept && reclaimer_.keeps_copies();
+  const auto are_small = [&] {
+    ByteSize stored = 0;
+    for (unsigned k = 0; k < loaded; ++k)
+      stored += context_.swap->stored_bytes(leaf.get(window.first + k).entry());
+    return stored <= loaded * context_.most_kept;
+  };
+  const bool keep = !is_store && reclaimer_.keeps_copies() && are_small();
   const unsigned done = locked.install(window.first, loaded, scratch.page(0),
                                        keep ? mmu::Stores::kTrapped : mmu::Stores::kAllowed);
   if (window.first + done <= i) return Step::kNoMemory;
