@@ -88,9 +88,10 @@ class Owner {
   void check(std::size_t page) {
     State& s = state_[page];
     if (holds_stamp(at(page), name(page), s.version)) return;
-    // Discarded between two of our reads, the page was compared as a mixture; it is zeros now.
+    // Discarded between two of our reads, the page was compared as a mixture; it is zeros now. It
+    // may be idle all the same: a neighbour's fault brought it back, and it was freed once more.
     if (s.is_lazy && holds_stamp(at(page), name(page), 0)) {
-      s = {};
+      s = {0, false, s.is_idle};
       return;
     }
     ++failures_;
