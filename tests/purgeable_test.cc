@@ -226,6 +226,20 @@ bool is_right(std::uint64_t key, std::span<const std::uint64_t> words) {
          std::all_of(words.begin(), words.end(), [key](std::uint64_t w) { return w == key; });
 }
 
+constexpr std::size_t kLargeWords = 8192;  // 64 KiB: 480 of them fit
+void ask_for(WordCache& cache, std::uint64_t begin, std::uint64_t end) {
+  for (std::uint64_t key = begin; key < end; ++key) {
+    const auto value = cache.get(key, [](std::uint64_t k) { return Words(kLargeWords, k); });
+    ASSERT_EQ(value.view().front(), key);
+    ASSERT_EQ(value.view().back(), key);
+  }
+}
+unsigned count_present(WordCache& cache, std::uint64_t begin, std::uint64_t end) {
+  unsigned present = 0;
+  for (std::uint64_t key = begin; key < end; ++key) present += cache.find(key).has_value() ? 1 : 0;
+  return present;
+}
+
 TEST_F(Purgeable, CacheKeepsWhatFitsAndBuildsTheRestAgain) {
   WordCache cache(pool);
   std::mt19937_64 random(1);
@@ -246,13 +260,7 @@ TEST_F(Purgeable, CacheKeepsWhatFitsAndBuildsTheRestAgain) {
 TEST_F(Purgeable, CacheReusesTheOldestWhileMemoryIsShortAndGrowsWhenItIsNot) {
   WordCache cache(pool);
   constexpr std::uint64_t kKeys = 600;  // of 64 KiB: more than the budget
-  const auto ask_for_all = [&cache] {
-    for (std::uint64_t key = 0; key < kKeys; ++key) {
-      const auto value = cache.get(key, [](std::uint64_t k) { return Words(8192, k); });
-      ASSERT_EQ(value.view().front(), key);
-      ASSERT_EQ(value.view().back(), key);
-    }
-  };
+  const auto ask_for_all = [&cache] { ask_for(cache, 0, kKeys); };
   for (int i = 0; i < 10; ++i) ask_for_all();
   const auto shorter = cache.stats();
   EXPECT_GT(shorter.lost, 0U);
@@ -332,12 +340,46 @@ TEST_F(Purgeable, CacheLoadersMayBuildInPlace) {
     const auto room = place.allocate<std::uint64_t>(words.size());
     std::copy(words.begin(), words.end(), room.begin());
   };
+  std::uint64_t evicted = 0;  // to reuse their memory, while there was something to lose
   for (int round = 0; round < 3; ++round) {
     for (std::uint64_t key = 0; key < 300; ++key)
       EXPECT_TRUE(is_right(key, cache.get(key, in_place).view()));
+    if (round < 2) evicted = cache.stats().reused;
     purge_all();
   }
-  EXPECT_EQ(cache.stats().lost, 600U);
+  EXPECT_EQ(cache.stats().lost + evicted, 600U);
+}
+
+TEST_F(Purgeable, CacheKeepsWhatWasAskedForAgainThroughAScan) {
+  WordCache cache(pool);
+  constexpr std::uint64_t kWanted = 300;
+  ask_for(cache, 0, kWanted);
+  ask_for(cache, 0, kWanted);
+  ask_for(cache, 10'000, 12'000);  // four times what fits, each once
+  EXPECT_GE(count_present(cache, 0, kWanted), kWanted * 3 / 4);
+}
+
+TEST_F(Purgeable, CacheGivesOldFavouritesUpForNewOnes) {
+  WordCache cache(pool);
+  constexpr std::uint64_t kWanted = 400;
+  for (int i = 0; i < 3; ++i) ask_for(cache, 0, kWanted);
+  for (int i = 0; i < 20; ++i)
+    for (std::uint64_t key = 1000; key < 1000 + kWanted; key += 20) {
+      ask_for(cache, key, key + 20);
+      ask_for(cache, key, key + 20);
+    }
+  EXPECT_GT(count_present(cache, 1000, 1000 + kWanted), kWanted * 9 / 10);
+}
+
+TEST_F(Purgeable, CacheOfTheHighestPriorityIsInOrderOfLastUse) {
+  WordCache::options options;
+  options.priority = 3;
+  WordCache cache(pool, options);
+  constexpr std::uint64_t kWanted = 300;
+  ask_for(cache, 0, kWanted);
+  ask_for(cache, 0, kWanted);
+  ask_for(cache, 10'000, 12'000);
+  EXPECT_EQ(count_present(cache, 0, kWanted), 0U);
 }
 
 TEST_F(Purgeable, CacheIsWholeAfterTheFailureOfAnyAllocation) {

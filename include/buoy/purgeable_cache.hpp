@@ -1,9 +1,11 @@
 // buoy::purgeable_cache<Key, Value>: a concurrent map of things that can be built again.
 //
 // Keys live on the heap, values in volatile memory of a pool: as many as the budget has room for at
-// the moment, the least recently used ones purged first. The cache never has to be given a size: it
-// grows until it finds values purged, and while it does, new values mostly take the memory of the
-// oldest, which costs neither a purge nor faults.
+// the moment. Purged first are those that were asked for once only, then the others, the least
+// recently used first: a segmented LRU (Karedla, Love, Wherry, "Caching strategies to improve disk
+// system performance", 1994), whose segments are two priorities of volatile memory. The cache never
+// has to be given a size: it grows until it finds values purged, and while it does, new values mostly
+// take the memory of the oldest, which costs neither a purge nor faults.
 //
 //   buoy::purgeable_cache<std::string, std::vector<Pixel>> images(pool);
 //   auto image = images.get(path, [&](const std::string& p) { return decode(p); });
@@ -189,16 +191,18 @@ class purgeable_cache {
 
  public:
   struct options {
-    int priority = 0;    // of the volatile memory: 0 is purged first
+    // Of the volatile memory: 0 is purged first. Values that were asked for again have the next one;
+    // above 3 there is none, and values are purged in the order of their last use alone.
+    int priority = 0;
     unsigned flags = 0;  // of the regions: BUOY_VOLATILE_MAY_COMPRESS
   };
 
   // Throws std::invalid_argument for a priority that there is not, and for BUOY_DROPPABLE: what is
   // dropped is not told.
-  explicit purgeable_cache(const Pool& pool, options o = options()) : options_(o) {
-    if (o.priority < 0 || o.priority > 3 || (o.flags & BUOY_DROPPABLE) != 0)
+  explicit purgeable_cache(const Pool& pool, options o = options()) {
+    if (o.priority < 0 || o.priority > kHighestPriority || (o.flags & BUOY_DROPPABLE) != 0)
       throw std::invalid_argument("buoy::purgeable_cache::options");
-    for (auto& s : shards_) s = std::make_unique<shard>(pool, o.flags);
+    for (auto& s : shards_) s = std::make_unique<shard>(pool, o);
   }
   purgeable_cache(const purgeable_cache&) = delete;
   purgeable_cache& operator=(const purgeable_cache&) = delete;
@@ -342,6 +346,9 @@ class purgeable_cache {
   static constexpr std::size_t kShards = 16;
   // Enough that purging is rare, few enough that the cache grows soon when memory is there again.
   static constexpr unsigned kReusesPerLoss = 64;
+  static constexpr int kHighestPriority = 3;
+  // One of so many parts of a shard's bytes stays for values that were asked for once.
+  static constexpr std::size_t kParts = 8;
 
   struct entry {
     detail::page_runs::run run;
@@ -349,12 +356,13 @@ class purgeable_cache {
     unsigned handles = 0;
     bool is_loading = false;
     bool is_filled = false;  // as far as is known: its memory may have been purged since
+    bool is_protected = false;
     const Key* key = nullptr;
-    typename std::list<entry*>::iterator age;
+    typename std::list<entry*>::iterator age;  // in the list that is_protected says
   };
 
   struct alignas(64) shard {
-    shard(const Pool& pool, unsigned f) : flags(f), runs(pool, f) {}
+    shard(const Pool& pool, const options& o) : how(o), runs(pool, o.flags) {}
 
     entry& find_or_make(const Key& key) {
       if (const auto it = entries.find(key); it != entries.end()) return it->second;
@@ -363,11 +371,39 @@ class purgeable_cache {
       const auto it = entries.try_emplace(key).first;
       it->second.key = &it->first;
       link.front() = &it->second;
-      by_age.splice(by_age.begin(), link);
-      it->second.age = by_age.begin();
+      probationary.splice(probationary.begin(), link);
+      it->second.age = probationary.begin();
       return it->second;
     }
+    // Asked for again. What must leave the protected segment for it has another stay on probation.
+    void protect(entry& e) {
+      if (how.priority == kHighestPriority) return put_on_probation(e);
+      protected_ones.splice(protected_ones.begin(), list_of(e), e.age);
+      if (!std::exchange(e.is_protected, true)) protected_bytes += e.bytes;
+      while (protected_bytes > value_bytes / kParts * (kParts - 1)) {
+        entry& oldest = *protected_ones.back();
+        put_on_probation(oldest);
+        if (oldest.handles == 0) mark(oldest);
+      }
+    }
+    void put_on_probation(entry& e) noexcept {
+      probationary.splice(probationary.begin(), list_of(e), e.age);
+      if (std::exchange(e.is_protected, false)) protected_bytes -= e.bytes;
+    }
+    // May be purged from now on.
+    void mark(const entry& e) noexcept {
+      (void)buoy_mark_volatile(e.run.at, e.run.bytes(), how.priority + (e.is_protected ? 1 : 0));
+    }
+    [[nodiscard]] std::list<entry*>& list_of(const entry& e) {
+      return e.is_protected ? protected_ones : probationary;
+    }
+    // What is purged before the others, if that was not held lately; nullptr if there is nothing.
+    [[nodiscard]] entry* oldest() {
+      std::list<entry*>& from = probationary.empty() ? protected_ones : probationary;
+      return from.empty() ? nullptr : from.back();
+    }
     void note_lost(entry& e) {
+      put_on_probation(e);
       e.is_filled = false;
       value_bytes -= e.bytes;
       ++lost;
@@ -376,8 +412,8 @@ class purgeable_cache {
     // Memory for a value of so many bytes, taken from the oldest that is not lost; none if there were
     // no losses lately, or the oldest is held, of another size or compressed.
     detail::page_runs::run try_reuse_oldest(std::size_t bytes) {
-      for (int i = 0; i < 4 && may_reuse != 0 && !by_age.empty(); ++i) {
-        entry& e = *by_age.back();
+      for (int i = 0; i < 4 && may_reuse != 0 && oldest() != nullptr; ++i) {
+        entry& e = *oldest();
         if (e.is_loading || e.handles != 0 || !e.is_filled) return {};
         if (!detail::page_runs::is_for(e.run, bytes) || is_compressed(e)) {
           drop_oldest_if_lost();
@@ -399,7 +435,7 @@ class purgeable_cache {
       return {};
     }
     [[nodiscard]] bool is_compressed(const entry& e) const {
-      if ((flags & BUOY_VOLATILE_MAY_COMPRESS) == 0) return false;
+      if ((how.flags & BUOY_VOLATILE_MAY_COMPRESS) == 0) return false;
       unsigned char state = 0;
       if (buoy_residency(e.run.at, detail::page_runs::kPage, &state) != 0) return true;
       return (state & ~BUOY_PAGE_VOLATILE) > BUOY_PAGE_STANDBY;
@@ -415,17 +451,17 @@ class purgeable_cache {
       forget(e);
     }
     void forget(entry& e) noexcept {
+      put_on_probation(e);
       if (e.is_filled) value_bytes -= e.bytes;
       // What is free stays as volatile as it was.
       if (e.run.at != nullptr) runs.free(e.run);
-      by_age.erase(e.age);
+      probationary.erase(e.age);
       entries.erase(entries.find(*e.key));
     }
-    // Values are purged in the order of their last use, so the lost ones are the oldest: each miss
-    // clears away up to two of them. Not needed where the oldest is reused, which tells as well.
+    // Values are purged in the order of the lists, so the lost ones are the oldest: each miss clears away up to two of them. Not needed where the oldest is reused, which tells as well.
     void drop_oldest_if_lost() {
-      for (int i = 0; i < 2 && !by_age.empty(); ++i) {
-        entry& e = *by_age.back();
+      for (int i = 0; i < 2 && oldest() != nullptr; ++i) {
+        entry& e = *oldest();
         if (e.is_loading || e.handles != 0 || !e.is_filled) return;
         unsigned char state = 0;
         if (buoy_residency(e.run.at, detail::page_runs::kPage, &state) != 0) return;
@@ -435,11 +471,13 @@ class purgeable_cache {
       }
     }
 
-    const unsigned flags;
+    const options how;
     mutable std::mutex mutex;
     std::condition_variable loaded;
     std::unordered_map<Key, entry, Hash, Equal> entries;
-    std::list<entry*> by_age;  // last used first
+    // Last used first. Not protected is also what is being loaded or was lost.
+    std::list<entry*> probationary;
+    std::list<entry*> protected_ones;
     detail::page_runs runs;
     std::uint64_t hits = 0;
     std::uint64_t misses = 0;
@@ -447,6 +485,7 @@ class purgeable_cache {
     std::uint64_t reused = 0;
     unsigned may_reuse = 0;  // so many more, before new memory is tried again
     std::size_t value_bytes = 0;
+    std::size_t protected_bytes = 0;  // of value_bytes
   };
 
   shard& shard_of(const Key& key) {
@@ -468,7 +507,7 @@ class purgeable_cache {
       }
     }
     ++e.handles;
-    s.by_age.splice(s.by_age.begin(), s.by_age, e.age);
+    s.protect(e);
     return true;
   }
   // A run that nobody may purge, for a value of so many bytes.
@@ -482,14 +521,13 @@ class purgeable_cache {
     if (buoy_mark_nonvolatile(e.run.at, e.run.bytes(), nullptr) < 0)
       detail::throw_errno("buoy_mark_nonvolatile");
     e.bytes = bytes;
-    s.by_age.splice(s.by_age.begin(), s.by_age, e.age);
+    s.put_on_probation(e);
   }
   void release(shard& s, entry& e) {
     const std::lock_guard lock(s.mutex);
-    if (--e.handles == 0) (void)buoy_mark_volatile(e.run.at, e.run.bytes(), options_.priority);
+    if (--e.handles == 0) s.mark(e);
   }
 
-  options options_;
   std::array<std::unique_ptr<shard>, kShards> shards_;
 };
 
