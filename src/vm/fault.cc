@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "base/sys.h"
 #include "vm/vm.h"
 
 namespace buoy {
@@ -73,11 +72,28 @@ mmu::Verdict Vm::on_fault(const mmu::Fault& fault) {
   if (verdict == mmu::Verdict::kBusError && lost != 0) {
     sys::Line line;
     line.text("SIGBUS at ").hex(fault.address);
-    line.text(lost == EIO ? ": the page cannot be read back from the backing file"
-                          : ": the budget and every tier below it are full");
+    if (lost == EIO)
+      line.text(": the page cannot be read back from the backing file");
+    else
+      tell_what_is_full(line);
     line.complain();
   }
   return verdict;
+}
+
+void Vm::tell_what_is_full(sys::Line& line) const {
+  line.text(": the budget and every tier below it are full (KiB: budget ");
+  const auto add = [&line](const char* name, std::uint64_t pages) {
+    line.text(name).number(PageCount(pages).bytes() >> 10);
+  };
+  add("", context_.budget.limit().value());
+  add(", used ", context_.budget.used().value());
+  add(", mapped ", context_.pages_in(PteState::kMapped) + context_.pages_in(PteState::kClean));
+  add(", lazily freed ", context_.lazyfree_pages());
+  add(", standing by ", context_.pages_in(PteState::kStandby));
+  add(", pinned or locked ", static_cast<std::uint64_t>(context_.held_pages));
+  add(", arena ", context_.arena->taken().value());
+  line.text(")");
 }
 
 mmu::Verdict Vm::handle(const mmu::Fault& fault, int* lost) {

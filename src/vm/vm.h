@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "base/result.h"
+#include "base/sys.h"
 #include "base/units.h"
 #include "mmu/mmu.h"
 #include "reclaim/context.h"
@@ -144,6 +145,7 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // Makes the page resident (and stores allowed). EAGAIN if nothing can be reclaimed, EIO if lost.
   Status make_resident(Vpn vpn, bool for_store);
   mmu::Verdict handle(const mmu::Fault& fault, int* lost);
+  void tell_what_is_full(sys::Line& line) const;
 
   // Calls body(Leaf&, begin, end) for every leaf that exists in the part of `run` that is mapped;
   // returns whether all of it was.
