@@ -78,7 +78,7 @@ Leaf* Lru::isolate_oldest(LeafList list) {
   }
   if (leaf == nullptr) return nullptr;
   unlink_all(*leaf);
-  leaf->isolated = true;
+  note_isolated(*leaf, true);
   return leaf;
 }
 
@@ -86,14 +86,14 @@ bool Lru::isolate(Leaf& leaf) {
   const Guard guard(lock_);
   if (leaf.isolated) return false;
   unlink_all(leaf);
-  leaf.isolated = true;
+  note_isolated(leaf, true);
   return true;
 }
 
 void Lru::put_back(Leaf& leaf, std::uint8_t wanted, std::uint8_t oldest) {
   const Guard guard(lock_);
   BUOY_DCHECK(leaf.isolated);
-  leaf.isolated = false;
+  note_isolated(leaf, false);
   for (const LeafList l : {LeafList::kResident, LeafList::kStandby, LeafList::kLazyFree})
     if ((wanted & bit(l)) != 0) link(leaf, l, (oldest & bit(l)) != 0);
 }

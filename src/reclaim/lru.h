@@ -46,6 +46,9 @@ class Lru {
     return lengths_[static_cast<std::size_t>(list)].load(std::memory_order_relaxed);
   }
 
+  // Is anybody at work on a leaf? What it holds is on no list meanwhile.
+  [[nodiscard]] bool has_isolated() const { return isolated_.load(std::memory_order_relaxed) != 0; }
+
   // Called with the number of pages that were brought in.
   void note_installed(std::uint64_t pages) {
     installed_.fetch_add(pages, std::memory_order_relaxed);
@@ -62,18 +65,25 @@ class Lru {
   [[nodiscard]] unsigned age_of(Pte p) const { return (generation() - p.generation()) & 0x3fU; }
 
   // In a fork child: isolations of threads that do not exist here end.
-  void after_fork_in_child_release(Leaf& leaf) BUOY_NO_TSA { leaf.isolated = false; }
+  void after_fork_in_child_release(Leaf& leaf) BUOY_NO_TSA {
+    if (leaf.isolated) note_isolated(leaf, false);
+  }
 
  private:
   void link(Leaf& leaf, LeafList list, bool at_oldest) BUOY_REQUIRES(lock_);
   void unlink(Leaf& leaf, LeafList list) BUOY_REQUIRES(lock_);
   void unlink_all(Leaf& leaf) BUOY_REQUIRES(lock_);
+  void note_isolated(Leaf& leaf, bool is) BUOY_REQUIRES(lock_) {
+    leaf.isolated = is;
+    isolated_.fetch_add(is ? 1 : -1, std::memory_order_relaxed);
+  }
 
   ListLock lock_;
   List<Leaf, &Leaf::resident_node> resident_ BUOY_GUARDED_BY(lock_);
   List<Leaf, &Leaf::standby_node> standby_ BUOY_GUARDED_BY(lock_);
   List<Leaf, &Leaf::lazyfree_node> lazyfree_ BUOY_GUARDED_BY(lock_);
   std::atomic<std::size_t> lengths_[static_cast<std::size_t>(LeafList::kCount)]{};
+  std::atomic<std::int64_t> isolated_{0};  // leaves
   std::atomic<std::uint64_t> installed_{0};
   std::atomic<std::uint64_t> tick_pages_{1};
 };

@@ -58,6 +58,10 @@ bool needs_frame(Pte p) {
   }
 }
 
+constexpr std::uint64_t kWaitForMemoryNs = 5'000'000;
+// A second: every thread has had a CPU by then, on a machine that is worth running on.
+constexpr unsigned kMostWaitsForOthers = 200;
+
 // Among the reasons for a bus error, which are errno values: it is poison that will raise it.
 constexpr int kPoisoned = -1;
 
@@ -97,7 +101,8 @@ void Vm::tell_what_is_full(sys::Line& line) const {
 }
 
 mmu::Verdict Vm::handle(const mmu::Fault& fault, int* lost) {
-  for (unsigned exhausted = 0;;) {
+  unsigned exhausted = 0;
+  for (unsigned waits = 0;; ++waits) {
     const GatePass pass(context_.gate, fault.tid);
     Leaf* leaf = context_.table.find_or_make_leaf(fault.vpn);
     if (leaf == nullptr) {
@@ -128,15 +133,17 @@ mmu::Verdict Vm::handle(const mmu::Fault& fault, int* lost) {
         break;
     }
     // Nothing to reclaim. It may come back: others free memory, the disk gets room. While the
-    // budget shrinks it does: either the room is found, or the old budget stays.
-    if (on_exhausted_ == OnExhausted::kSigbus && !context_.budget.is_shrinking() &&
-        ++exhausted > 3) {
+    // budget shrinks it does: either the room is found, or the old budget stays. And whoever holds
+    // leaves isolated, perhaps without a CPU, puts them back.
+    const bool is_passing = context_.budget.is_shrinking() ||
+                            (context_.lru.has_isolated() && waits < kMostWaitsForOthers);
+    if (on_exhausted_ == OnExhausted::kSigbus && !is_passing && ++exhausted > 3) {
       *lost = ENOMEM;
       return mmu::Verdict::kBusError;
     }
     precharge.give_back();
     std::uint32_t never = 0;
-    sys::futex_wait(&never, 0, 5'000'000);
+    sys::futex_wait(&never, 0, kWaitForMemoryNs);
   }
 }
 

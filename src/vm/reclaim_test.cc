@@ -417,6 +417,28 @@ TEST_F(SoftExhaustion, TheToucherGetsABusErrorAndNothingIsLost) {
   soft.validate();
 }
 
+// What another thread holds isolated is on no list: a thread that has lost its CPU there must not
+// make the others believe that nothing is left.
+TEST_F(SoftExhaustion, WhatOthersHoldIsolatedIsWaitedFor) {
+  SoftVm soft(with_budget(5000));
+  const PageRun run = soft.map(10'000);
+  soft.fill(sub(run, 0, 4000));
+  std::vector<Leaf*> held;
+  for (const LeafList list : {LeafList::kResident, LeafList::kStandby})
+    while (Leaf* leaf = soft.context().lru.isolate_oldest(list)) held.push_back(leaf);
+  std::thread program([&] {
+    for (Vpn page = run.first + PageCount(4000); page < run.end(); ++page)
+      EXPECT_EQ(soft.store(page, SoftVm::image_of(page)), Touch::kDone);
+  });
+  while (soft.count(Event::oom_stall) < 10) std::this_thread::yield();
+  constexpr std::uint8_t kBoth = Lru::bit(LeafList::kResident) | Lru::bit(LeafList::kStandby);
+  for (Leaf* leaf : held) soft.context().lru.put_back(*leaf, kBoth);
+  program.join();
+  for (Vpn page = run.first; page < run.end(); ++page)
+    ASSERT_TRUE(soft.holds(page, SoftVm::image_of(page)));
+  soft.validate();
+}
+
 TEST_F(SoftExhaustion, WhoWaitsGoesOnWhenMemoryIsFreed) {
   SoftVmOptions options = with_budget(300);
   options.on_exhausted = OnExhausted::kWait;
