@@ -12,11 +12,6 @@ namespace buoy {
 namespace {
 // No sum of a few of these wraps.
 constexpr ByteSize kMost = SIZE_MAX / 8;
-
-Vpn aligned_up(Vpn v, PageCount alignment) {
-  const std::uint64_t mask = alignment.value() - 1;
-  return Vpn((v.value() + mask) & ~mask);
-}
 }  // namespace
 
 Result<Extents*> Extents::create(Pool& pool, ByteSize chunk, MapFlags flags) {
@@ -74,7 +69,7 @@ Extents::Chunk* Extents::find(Vpn page) {
 std::optional<Extents::Taken> Extents::take_fresh(PageCount count, PageCount alignment) {
   for (std::size_t i = n_chunks_; i-- > 0;) {
     Chunk& c = chunks_[i];
-    const Vpn at = aligned_up(c.fresh, alignment);
+    const Vpn at = c.fresh.aligned_up(alignment);
     if (at >= c.run.end() || c.run.end() - at < count) continue;
     if (at > c.fresh && !free_.insert({c.fresh, at - c.fresh}, c.run).ok()) continue;
     c.fresh = at + count;

@@ -85,6 +85,12 @@ class Vpn {
   [[nodiscard]] constexpr Vpn aligned_down(Order o) const {
     return Vpn(number_ & ~(o.pages().value() - 1));
   }
+  // The first page at or after this one that is a multiple of `alignment` (a power of two). It
+  // wraps where numbers end: then the result is below this one.
+  [[nodiscard]] constexpr Vpn aligned_up(PageCount alignment) const {
+    const std::uint64_t mask = alignment.value() - 1;
+    return Vpn((number_ + mask) & ~mask);
+  }
   constexpr auto operator<=>(const Vpn&) const = default;
   constexpr Vpn operator+(PageCount n) const { return Vpn(number_ + n.value()); }
   constexpr Vpn operator-(PageCount n) const { return Vpn(number_ - n.value()); }

@@ -25,6 +25,16 @@ TEST(Units, PlacesInABlock) {
   EXPECT_EQ(Vpn::of_address(page.address() + 4095), page);
 }
 
+TEST(Units, AlignmentGoesUpToTheNextMultiple) {
+  EXPECT_EQ(Vpn(13).aligned_up(PageCount(1)), Vpn(13));
+  EXPECT_EQ(Vpn(13).aligned_up(PageCount(8)), Vpn(16));
+  EXPECT_EQ(Vpn(16).aligned_up(PageCount(8)), Vpn(16));
+  EXPECT_EQ(Vpn(17).aligned_up(PageCount(kPagesPerBlock)), Vpn(kPagesPerBlock));
+  const Vpn last(UINT64_MAX);
+  EXPECT_EQ(last.aligned_up(PageCount(1)), last);
+  EXPECT_LT(last.aligned_up(PageCount(8)), last);
+}
+
 TEST(Units, RunsAreHalfOpen) {
   const PageRun run{Vpn(10), PageCount(5)};
   EXPECT_FALSE(run.contains(Vpn(9)));

@@ -15,13 +15,8 @@ std::uint32_t weight(std::uint32_t index) {
   return index ^ index >> 16;
 }
 
-Vpn aligned_up(Vpn v, PageCount alignment) {
-  const std::uint64_t mask = alignment.value() - 1;
-  return Vpn((v.value() + mask) & ~mask);
-}
-
 bool holds(PageRun run, PageCount count, PageCount alignment) {
-  const Vpn at = aligned_up(run.first, alignment);
+  const Vpn at = run.first.aligned_up(alignment);
   return at >= run.first && at < run.end() && run.end() - at >= count;
 }
 }  // namespace
@@ -161,7 +156,7 @@ bool FreeRuns::cut_out(Index i, PageRun taken) {
 std::optional<PageRun> FreeRuns::take(PageCount count, PageCount alignment) {
   const Index i = find_fit(root_, count, alignment);
   if (i == 0) return std::nullopt;
-  const PageRun taken{aligned_up(node(i).run.first, alignment), count};
+  const PageRun taken{node(i).run.first.aligned_up(alignment), count};
   if (!cut_out(i, taken)) return std::nullopt;
   return taken;
 }
