@@ -60,12 +60,7 @@ bool dont_need_plain(extent_hooks_t*, void* a, std::size_t, std::size_t offset, 
                      unsigned) {
   return advise_plain(a, offset, length, MADV_DONTNEED);
 }
-bool split_plain(extent_hooks_t*, void*, std::size_t, std::size_t, std::size_t, bool, unsigned) {
-  return false;
-}
-bool merge_plain(extent_hooks_t*, void*, std::size_t, void*, std::size_t, bool, unsigned) {
-  return false;
-}
+
 class Arenas {
  public:
   Arenas(RecordsAllocator allocator, buoy_pool* pool) : mallctl_(find_mallctl()) {
@@ -78,8 +73,8 @@ class Arenas {
         // What jemalloc purges at once it purges by force where it can.
         .purge_lazy = free_plain,
         .purge_forced = allocator == RecordsAllocator::kDontNeed ? dont_need_plain : nullptr,
-        .split = split_plain,
-        .merge = merge_plain};
+        .split = buoy_extent_split,
+        .merge = buoy_extent_merge};
     const unsigned flags = allocator == RecordsAllocator::kBuoyHuge ? BUOY_HUGE : 0;
     for (unsigned i = 0; i < kRecordsArenas; ++i) {
       hooks_[i].hooks = plain;
