@@ -104,17 +104,19 @@ void FreeRuns::take_out(Index i) {
   pages_ -= run.count;
 }
 
-bool FreeRuns::overlaps(PageRun run) const {
-  const Index below = before(run.first);
-  const Index above = from(run.first);
+bool FreeRuns::reaches_into(PageRun run, Index below, Index above) const {
   return (below != 0 && node(below).run.end() > run.first) ||
          (above != 0 && node(above).run.first < run.end());
 }
 
+bool FreeRuns::overlaps(PageRun run) const {
+  return reaches_into(run, before(run.first), from(run.first));
+}
+
 Status FreeRuns::insert(PageRun run, PageRun within) {
-  if (overlaps(run)) return Error{EINVAL};
   const Index below = before(run.first);
   const Index above = from(run.first);
+  if (reaches_into(run, below, above)) return Error{EINVAL};
   const bool joins_below =
       below != 0 && node(below).run.end() == run.first && run.first > within.first;
   const bool joins_above =

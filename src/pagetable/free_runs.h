@@ -58,6 +58,8 @@ class FreeRuns {
   // The last run that begins before `at`, the first that begins at or after it; 0: none.
   [[nodiscard]] Index before(Vpn at) const;
   [[nodiscard]] Index from(Vpn at) const;
+  // Does one of the two nodes beside the beginning of `run` reach into it?
+  [[nodiscard]] bool reaches_into(PageRun run, Index below, Index above) const;
   [[nodiscard]] Index find_fit(Index tree, PageCount count, PageCount alignment) const;
   // Nodes below and from `at`; `tree` is used up.
   void split(Index tree, Vpn at, Index* below, Index* above) const;
