@@ -4,7 +4,6 @@
 #include <bit>
 #include <cerrno>
 
-#include "base/signals.h"
 #include "frames/place.h"
 
 namespace buoy {
@@ -35,16 +34,13 @@ Result<Extents*> Extents::create(Pool& pool, ByteSize chunk, MapFlags flags) {
 
 Status Extents::destroy(Extents* extents) {
   Pool& pool = extents->pool_;
-  ByteSize metadata = frames::kPlacedBytes<Extents>;
-  {
-    // Nobody else uses it any more. Outside the lock: unmapping takes what comes before it.
-    const auto unlocked = [extents]() BUOY_NO_TSA {
-      for (std::size_t i = 0; i < extents->n_chunks_; ++i)
-        (void)extents->pool_.vm().unmap(extents->chunks_[i].run);
-      return extents->noted_metadata_;
-    };
-    metadata += unlocked();
-  }
+  // Nobody else uses it any more. Outside the lock: unmapping takes what comes before it.
+  const auto unmap_all = [extents]() BUOY_NO_TSA {
+    for (std::size_t i = 0; i < extents->n_chunks_; ++i)
+      (void)extents->pool_.vm().unmap(extents->chunks_[i].run);
+    return extents->noted_metadata_;
+  };
+  const ByteSize metadata = frames::kPlacedBytes<Extents> + unmap_all();
   pool.count_metadata(-static_cast<std::ptrdiff_t>(metadata));
   pool.count_owner(-1);
   frames::displace(extents);
@@ -66,6 +62,11 @@ Extents::Chunk* Extents::find(Vpn page) {
   return above - 1;
 }
 
+Extents::Chunk* Extents::find_handed_out(PageRun run) {
+  Chunk* const chunk = find(run.first);
+  return chunk != nullptr && run.end() <= chunk->fresh ? chunk : nullptr;
+}
+
 std::optional<Extents::Taken> Extents::take_fresh(PageCount count, PageCount alignment) {
   for (std::size_t i = n_chunks_; i-- > 0;) {
     Chunk& c = chunks_[i];
@@ -79,30 +80,26 @@ std::optional<Extents::Taken> Extents::take_fresh(PageCount count, PageCount ali
 }
 
 std::optional<Extents::Taken> Extents::take(PageCount count, PageCount alignment) {
-  const SignalBlock signals;
-  const GatePass pass(pool_.context().gate);
-  const Guard guard(lock_);
+  const Section section(*this);
   std::optional<Taken> taken;
   if (const auto run = free_.take(count, alignment))
     taken = Taken{*run, false};
   else
     taken = take_fresh(count, alignment);
-  return this->count(taken);
+  return counted(taken);
 }
 
 std::optional<Extents::Taken> Extents::take_at(PageRun run) {
-  const SignalBlock signals;
-  const GatePass pass(pool_.context().gate);
-  const Guard guard(lock_);
-  if (free_.take_at(run)) return count(Taken{run, false});
+  const Section section(*this);
+  if (free_.take_at(run)) return counted(Taken{run, false});
   Chunk* const chunk = find(run.first);
   if (chunk == nullptr || chunk->fresh != run.first || run.end() > chunk->run.end())
     return std::nullopt;
   chunk->fresh = run.end();
-  return count(Taken{run, true});
+  return counted(Taken{run, true});
 }
 
-std::optional<Extents::Taken> Extents::count(std::optional<Taken> taken) {
+std::optional<Extents::Taken> Extents::counted(std::optional<Taken> taken) {
   note_metadata();
   if (!taken) return taken;
   find(taken->run.first)->allocated += taken->run.count;
@@ -113,9 +110,7 @@ std::optional<Extents::Taken> Extents::count(std::optional<Taken> taken) {
 Status Extents::add_chunk(PageCount at_least) {
   PageCount wanted;
   {
-    const SignalBlock signals;
-    const GatePass pass(pool_.context().gate);
-    const Guard guard(lock_);
+    const Section section(*this);
     if (n_chunks_ == kMaxChunks) return Error{ENOMEM};
     wanted = std::max({at_least, chunk_, PageCount(mapped_.value() / 4)});
   }
@@ -127,9 +122,7 @@ Status Extents::add_chunk(PageCount at_least) {
   if (!at) return at.error();
   const PageRun run{Vpn::containing(*at), wanted};
   {
-    const SignalBlock signals;
-    const GatePass pass(pool_.context().gate);
-    const Guard guard(lock_);
+    const Section section(*this);
     if (n_chunks_ < kMaxChunks) {
       Chunk* const end = chunks_.data() + n_chunks_;
       Chunk* const place = std::upper_bound(chunks_.data(), end, run.first,
@@ -176,23 +169,15 @@ Status Extents::free(void* address, ByteSize length) {
   const auto start = reinterpret_cast<std::uintptr_t>(address);
   if (start % kPageSize != 0 || length == 0 || length > kMost) return Error{EINVAL};
   const PageRun run{Vpn::of_address(start), PageCount::covering(length)};
-  const auto is_ours = [this, run]() BUOY_REQUIRES(lock_) {
-    const Chunk* const chunk = find(run.first);
-    return chunk != nullptr && run.end() <= chunk->fresh && !free_.overlaps(run);
-  };
   {
-    const SignalBlock signals;
-    const GatePass pass(pool_.context().gate);
-    const Guard guard(lock_);
-    if (!is_ours()) return Error{EINVAL};
+    const Section section(*this);
+    if (find_handed_out(run) == nullptr || free_.overlaps(run)) return Error{EINVAL};
   }
   // Before anybody else may have it. Locked pages stay as they are.
   (void)pool_.vm().free_lazily(run, Vm::Until::kReuse);
-  const SignalBlock signals;
-  const GatePass pass(pool_.context().gate);
-  const Guard guard(lock_);
-  if (!is_ours()) return Error{EINVAL};
-  Chunk* const chunk = find(run.first);
+  const Section section(*this);
+  Chunk* const chunk = find_handed_out(run);
+  if (chunk == nullptr) return Error{EINVAL};
   if (Status s = free_.insert(run, chunk->run); !s) return s;
   note_metadata();
   chunk->allocated -= run.count;
@@ -201,9 +186,7 @@ Status Extents::free(void* address, ByteSize length) {
 }
 
 std::optional<Extents::Chunk> Extents::take_idle_chunk() {
-  const SignalBlock signals;
-  const GatePass pass(pool_.context().gate);
-  const Guard guard(lock_);
+  const Section section(*this);
   for (std::size_t i = 0; i < n_chunks_; ++i) {
     const Chunk c = chunks_[i];
     if (!c.allocated.is_zero()) continue;

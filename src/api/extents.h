@@ -17,7 +17,9 @@
 #include <optional>
 
 #include "api/pool.h"
+#include "base/gate.h"
 #include "base/lock.h"
+#include "base/signals.h"
 #include "pagetable/free_runs.h"
 
 namespace buoy {
@@ -58,6 +60,21 @@ class Extents {
   static constexpr std::size_t kMaxChunks = 256;
   static constexpr std::uint32_t kMaxRuns = 1U << 22;
 
+  // Holds the lock: inside the gate, with signals blocked.
+  class BUOY_SCOPED_CAPABILITY Section {
+   public:
+    explicit Section(Extents& e) BUOY_ACQUIRE(e.lock_)
+        : pass_(e.pool_.context().gate), guard_(e.lock_) {}
+    ~Section() BUOY_RELEASE() = default;
+    Section(const Section&) = delete;
+    Section& operator=(const Section&) = delete;
+
+   private:
+    SignalBlock signals_;
+    GatePass pass_;
+    Guard<Mutex<LockRank::kExtents>> guard_;
+  };
+
   struct Taken {
     PageRun run;
     bool is_fresh;
@@ -65,12 +82,14 @@ class Extents {
   [[nodiscard]] std::optional<Taken> take(PageCount count, PageCount alignment);
   [[nodiscard]] std::optional<Taken> take_at(PageRun run);
   // Counts what was taken out of the chunk, and hands it on.
-  std::optional<Taken> count(std::optional<Taken> taken) BUOY_REQUIRES(lock_);
+  std::optional<Taken> counted(std::optional<Taken> taken) BUOY_REQUIRES(lock_);
   [[nodiscard]] std::optional<Taken> take_fresh(PageCount count, PageCount alignment)
       BUOY_REQUIRES(lock_);
   [[nodiscard]] Status add_chunk(PageCount at_least);
   // The chunk that holds the page; null: none.
   [[nodiscard]] Chunk* find(Vpn page) BUOY_REQUIRES(lock_);
+  // The chunk out of which all of the run was handed out, now or before; null: none.
+  [[nodiscard]] Chunk* find_handed_out(PageRun run) BUOY_REQUIRES(lock_);
   // The first chunk of which nothing is allocated, out of the list; nullopt: none.
   [[nodiscard]] std::optional<Chunk> take_idle_chunk();
   void note_metadata() BUOY_REQUIRES(lock_);
