@@ -45,7 +45,7 @@ Result<Pool*> Pool::create(const PoolOptions& options) {
 
 Status Pool::open() {
   context_.budget.set_limit(PageCount::whole_in(options_.budget));
-  context_.pins = options_.pins_are_known ? Pins::kKnown : Pins::kUnknown;
+  context_.pins = options_.pins_are_known ? mmu::Pins::kKnown : mmu::Pins::kUnknown;
   if (Status s = context_.table.create(); !s) return s;
   if (Status s = vm_.create(); !s) return s;
   mmu::UffdOptions mmu_options;
@@ -53,7 +53,7 @@ Status Pool::open() {
       options_.faults == Faults::kThread ? mmu::Delivery::kThread : mmu::Delivery::kSignal;
   mmu_options.sink = &vm_;
   mmu_options.counters = &context_.counters;
-  mmu_options.pins = options_.pins_are_known ? mmu::Pins::kKnown : mmu::Pins::kUnknown;
+  mmu_options.pins = context_.pins;
   auto real = mmu::UffdMmu::create(mmu_options);
   if (!real) return real.error();
   context_.mmu = mmu_ = *real;

@@ -46,6 +46,12 @@ enum class Return : std::uint8_t { kMoved, kCopied };  // kCopied leaves a stale
 enum class Access : std::uint8_t { kNone, kRead, kReadWrite, kReadExec, kReadWriteExec };
 enum class Backing : std::uint8_t { kSmall, kHugeWherePossible };
 
+// Is every pin that the kernel may hold on our pages (O_DIRECT, io_uring, RDMA) announced to us?
+enum class Pins : std::uint8_t {
+  kKnown,    // the library: such buffers are pinned by contract
+  kUnknown,  // an unmodified program: pages leave by MOVE alone, which refuses pinned pages
+};
+
 // Two ranges of one length. Created by reserve(); plain data afterwards.
 struct Reservation {
   Vpn base;         // block-aligned

@@ -28,9 +28,6 @@
 namespace buoy::mmu {
 
 enum class Delivery : std::uint8_t { kSignal, kThread };
-// Whether every pin (O_DIRECT, io_uring, RDMA) of our pages was announced to us. If not, pages may
-// leave by MOVE alone, which refuses pinned ones.
-enum class Pins : std::uint8_t { kKnown, kUnknown };
 enum class UseMove : std::uint8_t { kWherePossible, kNever };
 
 struct UffdOptions {

@@ -18,17 +18,11 @@
 
 namespace buoy {
 
-// Whether every pin the kernel may hold on our pages passed through buoy_pin().
-enum class Pins : std::uint8_t {
-  kKnown,    // the library: O_DIRECT and io_uring buffers are pinned by contract
-  kUnknown,  // an unmodified program: pages leave by MOVE alone, which refuses pinned pages
-};
-
 struct Context {
   mmu::Mmu* mmu = nullptr;
   swap::SwapStack* swap = nullptr;
   frames::Arena* arena = nullptr;  // what the swap stack stands on
-  Pins pins = Pins::kKnown;
+  mmu::Pins pins = mmu::Pins::kKnown;
   // Stored bytes a page up to which a page that was only read keeps its compressed copy: it is
   // memory that the page's own frame costs on top, for the sake of one compression (about 4 us).
   ByteSize most_kept = 512;

@@ -290,7 +290,7 @@ unsigned LockedLeaf::trap_stores_lazily(unsigned first, unsigned n) LEAF_HELD {
 }
 
 unsigned LockedLeaf::free_block_lazily() LEAF_HELD {
-  if (context_.pins != Pins::kKnown || leaf_.held != 0 || leaf_.in_shadow != 0 ||
+  if (context_.pins != mmu::Pins::kKnown || leaf_.held != 0 || leaf_.in_shadow != 0 ||
       leaf_.count_of(PteState::kLazyFree) != 0 || region().is(RegionFlags::kHuge))
     return 0;
   const unsigned n = leaf_.populated();
@@ -343,7 +343,7 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
   unsigned lazily = leaf_.count_of(PteState::kLazyAway) != 0 ? drop_lazy_away(begin, end) : 0;
   unsigned dropped = 0;
   const auto most_holes =
-      context_.pins == Pins::kKnown ? unsigned{kPagesPerBlock} : kMostHolesInMove;
+      context_.pins == mmu::Pins::kKnown ? unsigned{kPagesPerBlock} : kMostHolesInMove;
   const unsigned candidates =
       leaf_.count_of(PteState::kLazyFree) +
       (droppable ? leaf_.count_of(PteState::kMapped) + leaf_.count_of(PteState::kClean) : 0);
@@ -365,7 +365,7 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
     const unsigned n = last + 1 - i;
     drop_stale_shadows(i, i + n);
     unsigned done = n;
-    if (context_.pins == Pins::kKnown) {
+    if (context_.pins == mmu::Pins::kKnown) {
       const mmu::Progress p = context_.mmu->discard(reservation(), run(i, n));
       done = static_cast<unsigned>(p.done.value());
     } else {
@@ -466,7 +466,7 @@ LockedLeaf::Purged LockedLeaf::purge_run(unsigned first, unsigned end) LEAF_HELD
 // The frames at the addresses of the run go, in the way that respects the kernel's pins; pages from
 // the first on that are gone. Nothing of the run is in the shadow.
 unsigned LockedLeaf::discard_mapped(unsigned first, unsigned n) LEAF_HELD {
-  if (context_.pins == Pins::kUnknown) {
+  if (context_.pins == mmu::Pins::kUnknown) {
     // Only MOVE refuses a page that a device may still write to.
     const mmu::Progress p = context_.mmu->take(reservation(), run(first, n));
     if (!p.done.is_zero()) context_.mmu->drop_shadow(reservation(), {leaf_.page(first), p.done});

@@ -244,7 +244,7 @@ Reclaimer::Aged Reclaimer::age_out(PageCount goal, unsigned min_age) {
     }
   };
   // Where each run of pages costs a shootdown, places that are dense with old pages come first.
-  if (context_.pins == Pins::kUnknown && context_.mmu->costs().take_run_ns > kDearTake) {
+  if (context_.pins == mmu::Pins::kUnknown && context_.mmu->costs().take_run_ns > kDearTake) {
     pass(std::min(leaves, kMostPassedOver), 8);
     pass(std::min(leaves, kMostPassedOver), 3);
   }

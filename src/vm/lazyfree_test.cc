@@ -517,7 +517,7 @@ TEST_F(SoftLazyFree, DirectReadsSurviveEveryInterleaving) {
 // The same with pins that nobody told us of: pages leave by MOVE alone, which refuses them.
 TEST_F(SoftLazyFree, UnknownPinsSurviveEveryInterleaving) {
   SoftVmOptions options;
-  options.pins = Pins::kUnknown;
+  options.pins = mmu::Pins::kUnknown;
   SoftVm unknown(options);
   for (unsigned free_at = 0; free_at <= 2; ++free_at) {
     for (unsigned reclaim_at = 0; reclaim_at <= 2; ++reclaim_at) {

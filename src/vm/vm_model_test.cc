@@ -36,7 +36,7 @@ struct Setting {
 };
 
 SoftVmOptions vm_of(std::uint64_t budget, mmu::Return preferred = mmu::Return::kMoved,
-                    Pins pins = Pins::kKnown) {
+                    mmu::Pins pins = mmu::Pins::kKnown) {
   SoftVmOptions options;
   options.budget = PageCount(budget);
   options.preferred_return = preferred;
@@ -83,8 +83,8 @@ INSTANTIATE_TEST_SUITE_P(
     Soft, SoftVmModel,
     testing::Values(Setting{"Roomy", vm_of(8192), 3000, 0}, Setting{"Tight", vm_of(2600), 3000, 0},
                     Setting{"TightCopying", vm_of(2600, mmu::Return::kCopied), 3000, 20},
-                    Setting{"PinsUnknown", vm_of(2600, mmu::Return::kMoved, Pins::kUnknown), 3000,
-                            20},
+                    Setting{"PinsUnknown", vm_of(2600, mmu::Return::kMoved, mmu::Pins::kUnknown),
+                            3000, 20},
                     Setting{"Failing", vm_of(2600), 3000, 100},
                     Setting{"Full", vm_of(1500), 2500, 10, 4},
                     Setting{"NothingBelow", vm_of(500), 800, 10, 50}),

@@ -18,7 +18,7 @@ namespace buoy {
 struct SoftVmOptions {
   PageCount budget{4096};
   OnExhausted on_exhausted = OnExhausted::kSigbus;
-  Pins pins = Pins::kKnown;
+  mmu::Pins pins = mmu::Pins::kKnown;
   swap::CompressorKind compressor = swap::CompressorKind::kLz4;
   mmu::Return preferred_return = mmu::Return::kMoved;
   ByteSize most_kept = kPageSize;  // all copies of pages that were only read: Context's is less
