@@ -25,8 +25,8 @@ class MemoryCgroup {
   // The most that was charged to it since it was made, kernel memory included.
   [[nodiscard]] std::uint64_t peak() const;
 
-  // Keeps the kernel's own statistics of the group fresh for as long as the result lives, by reading
-  // them 50 times a second.
+  // Keeps the kernel's own statistics of the group fresh for as long as the result lives, by
+  // reading them 50 times a second.
   //
   // Reclaim decides by them which pages to deactivate, and refreshes them about every two seconds;
   // a group that fills faster than that looks as if nothing could be taken, and its members are

@@ -1,5 +1,5 @@
 // Benchmark `fragmentation`: what an arena is good for after hours of churn, with everything on it
-// movable, beside (a) nothing movable and (c) nothing movable, but free frames given back one by one.
+// movable, beside (a) nothing movable and (c) nothing movable, but free frames given back singly.
 //
 // How the lines are to be read: docs/performance.md.
 #include "fragmentation.h"

@@ -18,8 +18,9 @@ inline constexpr double kTurnedOverBetween = 0.05;
 // Makes the kernel compact all memory; for root.
 inline constexpr const char* kCompactMemory = "/proc/sys/vm/compact_memory";
 
-// The name of a quantity that a process answers for runs of one order: `what` is "success" (percent),
-// "us" or "p99_us" (microseconds an allocation, in the mean and at p99; absent where none was served).
+// The name of a quantity that a process answers for runs of one order: `what` is "success"
+// (percent), "us" or "p99_us" (microseconds an allocation, in the mean and at p99; absent where
+// none was served).
 [[nodiscard]] std::string quantity_of(const char* what, unsigned order, unsigned use);
 
 }  // namespace buoy::bench

@@ -240,7 +240,7 @@ void ChurnedArena::fill_to(double use) {
         throw Unavailable("the arena is full before its time");
       tend();
     }
-    // Objects of sparse zspages move together, as they do in every zsmalloc; no frame moves by that.
+    // Objects of sparse zspages move together, as in every zsmalloc; no frame moves by that.
     (void)pool_->compact();
   }
 }

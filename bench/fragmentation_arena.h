@@ -1,9 +1,9 @@
 // ChurnedArena: an arena of fixed size after hours of use, in seconds.
 //
 // Two kinds of memory come and go in it: compressed objects (a real zpool) whose sizes drift, and a
-// driver's buffers of 4 to 64 KiB. Every epoch drops two fifths of both at random, fills the arena up
-// with objects of another size, and drops at random again until the wanted part of it is in use: so
-// pageblocks end up sparse unless something is done about it.
+// driver's buffers of 4 to 64 KiB. Every epoch drops two fifths of both at random, fills the arena
+// up with objects of another size, and drops at random again until the wanted part of it is in use:
+// so pageblocks end up sparse unless something is done about it.
 // Contents are stamped and checked when a buffer goes.
 #pragma once
 
@@ -45,8 +45,8 @@ class Random {
   std::uint64_t state_;
 };
 
-// A driver with buffers by number. A buffer is held while its user works on it, and moves only while
-// it is not. One user thread; moves on any thread.
+// A driver with buffers by number. A buffer is held while its user works on it, and moves only
+// while it is not. One user thread; moves on any thread.
 class BufferDriver final : public frames::MovableOps {
  public:
   BufferDriver(frames::Arena& arena, bool movable);
@@ -127,7 +127,7 @@ class ChurnedArena {
   // Objects or single buffers only (driver_part 0, or more), up to this use.
   void fill_singly(double use);
 
-  // Asks for runs that would fill `part` of what is free, at least one, touches them, and frees them.
+  // Asks for runs that would fill `part` of what is free, at least one; touches and frees them.
   void ask(Order order, double part, Burst* burst);
   struct Claim {
     bool served = false;

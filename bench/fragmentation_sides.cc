@@ -335,7 +335,7 @@ BUOY_BENCH_SIDE(fragmentation_foreground) {
 
 namespace {
 
-// A driver's buffers, which rise to a quarter of the budget and fall to a sixteenth, at random places.
+// A driver's buffers, which rise to a quarter of the budget, fall to a sixteenth, anywhere.
 class Tide {
  public:
   Tide(Pool& pool, buoy_pool* handle, ByteSize budget)

@@ -77,8 +77,8 @@ PRAGMA temp_store = memory;
 PRAGMA cache_size = -4000000;
 CREATE TABLE t (a INTEGER, b TEXT, c REAL);
 WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s LIMIT {})
-  INSERT INTO t SELECT n * 7919 % 1000003, printf('%08d is the key of row %d', n * 104729 % 999983, n),
-  n * 0.5 FROM s;
+  INSERT INTO t SELECT n * 7919 % 1000003,
+  printf('%08d is the key of row %d', n * 104729 % 999983, n), n * 0.5 FROM s;
 CREATE INDEX i ON t (b);
 SELECT count(*), sum(r * a) FROM (SELECT a, row_number() OVER (ORDER BY b, a) % 1000 AS r FROM t);
 )";

@@ -24,9 +24,9 @@ struct Program {
 // string.
 [[nodiscard]] Program buffers_program();
 
-// Runs the program, behind the words of `prefix`, in a new memory cgroup with that limit, its client
-// beside it. The sample: wall_s, peak_rss_bytes, cgroup_peak_bytes, output_hash (as much as a double
-// holds).
+// Runs the program, behind the words of `prefix`, in a new memory cgroup with that limit, its
+// client beside it. The sample: wall_s, peak_rss_bytes, cgroup_peak_bytes, output_hash (as much as
+// a double holds).
 [[nodiscard]] Sample run_program(const Program& program, std::uint64_t limit, bool swap,
                                  const std::vector<std::string>& prefix = {});
 

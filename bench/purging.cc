@@ -1,5 +1,5 @@
-// Benchmark `purging`: wall time of real programs in half of their memory, with malloc told to let go
-// of memory at once, when that is lazily freed against when it is discarded.
+// Benchmark `purging`: wall time of real programs in half of their memory, with malloc told to let
+// go of memory at once, when that is lazily freed against when it is discarded.
 #include <fmt/format.h>
 
 #include <algorithm>

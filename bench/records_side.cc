@@ -98,7 +98,7 @@ class Arenas {
   unsigned make(extent_hooks_t* hooks) const {
     unsigned arena = 0;
     std::size_t size = sizeof arena;
-    // The size of the pointer is meant: mallctl copies it.  NOLINTNEXTLINE(bugprone-sizeof-expression)
+    // mallctl copies the pointer itself.  NOLINTNEXTLINE(bugprone-sizeof-expression)
     if (mallctl_("arenas.create", &arena, &size, &hooks, sizeof hooks) != 0)
       throw Unavailable("jemalloc refuses arenas.create");
     const std::string name = "arena." + std::to_string(arena);

@@ -1,5 +1,5 @@
-// Benchmark `swapfile`: a working set that does not fit even compressed, Buoy's backing file against
-// a memory cgroup that swaps to a file on the same disk.
+// Benchmark `swapfile`: a working set that does not fit even compressed, Buoy's backing file
+// against a memory cgroup that swaps to a file on the same disk.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/swap.h>

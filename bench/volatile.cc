@@ -94,8 +94,8 @@ void run_purge(const Settings& settings, Report& report) {
 
 // ---- The cache ----------------------------------------------------------------------------------
 
-// How much larger the LRU under swap is than the one without: its data compress by half, and what is
-// resident needs room to work in.
+// How much larger the LRU under swap is than the one without: its data compress by half, and what
+// is resident needs room to work in.
 constexpr double kSwappedPart = 1.2;
 
 struct CacheCase {
@@ -172,8 +172,8 @@ class CacheCases {
   }
 
  private:
-  // The largest LRU whose process stays within `limit` at its peak: what it needs besides the values
-  // is measured, not guessed.
+  // The largest LRU whose process stays within `limit` at its peak: what it needs besides the
+  // values is measured, not guessed.
   [[nodiscard]] static std::size_t capacity_within(const CacheWork& work, std::uint64_t limit) {
     CacheWork pilot = work;
     pilot.rebuild_us = 0;

@@ -169,7 +169,7 @@ Sample run_purgeable_cache(const CacheWork& work, bool may_compress) {
 }
 
 Sample run_fixed_lru(const CacheWork& work) {
-  // One arena, which never maps a value by itself: what one thread throws out, the other uses again.
+  // One arena, which never maps a value by itself: what one thread throws out, another uses.
   // With an arena a thread, what the process needs beside the values varied by a third.
   mallopt(M_ARENA_MAX, 1);
   mallopt(M_MMAP_THRESHOLD, 1 << 20);

@@ -93,7 +93,7 @@ class VolatileDiscardableMemoryAllocator final : public base::DiscardableMemoryA
                                                        allocated_);
   }
   std::size_t GetBytesAllocated() const override { return allocated_; }
-  // Volatile memory goes before anything else is reclaimed, so a step that purges nothing is the end.
+  // Volatile memory goes before anything else is reclaimed, so a step that purges none is the end.
   void ReleaseFreeMemory() override {
     for (std::uint64_t before = 0, now = pool_.stat("pgpurged") + 1; now != before;) {
       before = std::exchange(now, 0);

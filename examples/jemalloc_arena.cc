@@ -37,7 +37,7 @@ void show(buoy_pool* pool, const char* when) {
 unsigned make_arena(extent_hooks_t* hooks) {
   unsigned arena = 0;
   std::size_t size = sizeof arena;
-  // The size of the pointer is meant: mallctl copies it.  NOLINTNEXTLINE(bugprone-sizeof-expression)
+  // mallctl copies the pointer itself.  NOLINTNEXTLINE(bugprone-sizeof-expression)
   if (mallctl("arenas.create", &arena, &size, &hooks, sizeof hooks) != 0) fail("arenas.create");
   char name[64];
   ssize_t at_once = 0;

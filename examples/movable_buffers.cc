@@ -1,9 +1,9 @@
 // An example driver: a pool of buffers named by handles, which move while nobody has them pinned.
 //
-// The program asks for a buffer, pins it while it works on it, and lets go. In between Buoy may move
-// the buffer, so that sparse pageblocks of the arena empty and go back to the budget. The driver
-// holds no lock in its callbacks: a word for each buffer says how many have it pinned, or that it
-// is being moved.
+// The program asks for a buffer, pins it while it works on it, and lets go. In between Buoy may
+// move the buffer, so that sparse pageblocks of the arena empty and go back to the budget. The
+// driver holds no lock in its callbacks: a word for each buffer says how many have it pinned, or
+// that it is being moved.
 //
 //   examples/movable_buffers [BUDGET_MIB]
 #include <atomic>

@@ -1,7 +1,7 @@
 // ctest: timeout=120
 //
-// Every function of the C API, with good and with bad input: what interface and header promise about
-// errors, and that a call that fails has changed nothing.
+// Every function of the C API, with good and with bad input: what interface and header promise
+// about errors, and that a call that fails has changed nothing.
 
 #include <gtest/gtest.h>
 #include <sys/sysinfo.h>

@@ -1,6 +1,6 @@
 // ctest: timeout=180
 //
-// Contiguous memory and compaction by the C API: good and bad input, under a full budget, the reserve.
+// Contiguous memory and compaction by the C API: good and bad input, a full budget, the reserve.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -1,10 +1,10 @@
 // ctest: timeout=120 labels=no_sanitizer
 //
-// The extent hooks under a real jemalloc: what an arena hands out is the pool's, stays as stored, is
-// lazily freed when the arena purges it, and goes back with the arena.
+// The extent hooks under a real jemalloc: what an arena hands out is the pool's, stays as stored,
+// is lazily freed when the arena purges it, and goes back with the arena.
 //
-// Not under sanitizers: jemalloc is linked in and would be malloc in the place of theirs, and two of
-// them in one process free each other's memory.
+// Not under sanitizers: jemalloc is linked in and would be malloc in the place of theirs, and two
+// of them in one process free each other's memory.
 
 #include "buoy/jemalloc_hooks.h"
 

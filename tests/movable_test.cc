@@ -1,7 +1,7 @@
 // ctest: timeout=120
 //
-// Movable pages by the C and the C++ API: bad input, a driver's buffers, and everything that moves at
-// once, with stamps.
+// Movable pages by the C and the C++ API: bad input, a driver's buffers, and everything that moves
+// at once, with stamps.
 #include <gtest/gtest.h>
 
 #include <atomic>

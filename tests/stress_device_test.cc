@@ -1,7 +1,7 @@
 // ctest: timeout=120
 //
-// Direct I/O into pinned memory while that memory is lazily freed, reclaimed and paged out: what the
-// device wrote is what is read, in every order of pin, free, read and unpin.
+// Direct I/O into pinned memory while that memory is lazily freed, reclaimed and paged out: what
+// the device wrote is what is read, in every order of pin, free, read and unpin.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

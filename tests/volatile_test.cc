@@ -675,7 +675,7 @@ TEST_P(Volatile, EachLevelOfPressureIsToldWhenItIsReachedAndFallsAgain) {
   const int fd = buoy_pool_eventfd(pool);
   ASSERT_GE(fd, 0);
   const auto await_level = [&](std::uint64_t level) {
-    // Falling is noticed when memory is, at the latest by the background thread, ten times a second.
+    // Falling is noticed when memory is, or by the background thread, ten times a second.
     for (int i = 0; i < 500 && stat("pressure_level") != level; ++i) usleep(10'000);
     return stat("pressure_level");
   };

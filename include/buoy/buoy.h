@@ -115,7 +115,8 @@ enum { BUOY_MOVABLE_ANY_THREAD = 1 };
 /* How pages of an owner are moved: the contract of Linux's movable pages of 2016. `data` is what
  * buoy_movable_set was given. All three are called with the page locked and signals blocked: they
  * must not call Buoy, must not touch memory from buoy_map, and must only TRY for a lock under which
- * the owner calls buoy_movable_clear or buoy_movable_free (which wait for a callback of that page). */
+ * the owner calls buoy_movable_clear or buoy_movable_free (which wait for a callback of that
+ * page). */
 struct buoy_movable_ops {
   size_t struct_size; /* sizeof(struct buoy_movable_ops) */
   unsigned flags;     /* BUOY_MOVABLE_* */
@@ -146,9 +147,9 @@ BUOY_API ssize_t buoy_pool_reclaim(buoy_pool* pool, size_t bytes);
 /* One counter or gauge by its name, as in `buoy run --stats`. ENOENT: no such name.
  * Async-signal-safe. */
 BUOY_API int buoy_pool_stat(buoy_pool* pool, const char* name, uint64_t* value);
-/* An eventfd (non-blocking, close-on-exec) that tells of purges and of rising pressure. A read gives
- * what happened since the last; BUOY_EVENT_* take the value apart. Moderate: ordinary memory is
- * being compressed. Critical: nothing is left to reclaim, or nearly; a program that can shrink
+/* An eventfd (non-blocking, close-on-exec) that tells of purges and of rising pressure. A read
+ * gives what happened since the last; BUOY_EVENT_* take the value apart. Moderate: ordinary memory
+ * is being compressed. Critical: nothing is left to reclaim, or nearly; a program that can shrink
  * should. Each level is told once when it is reached, and again only after it was left; the present
  * one is buoy_pool_stat "pressure_level" (0 none, 1 moderate, 2 critical). The descriptor is the
  * pool's; do not close it. A fork child has one of its own under the same number. */
@@ -181,8 +182,8 @@ BUOY_API int buoy_advise(void* address, size_t length, int advice);
  * system call, and async-signal-safely unless it was purged. */
 BUOY_API ssize_t buoy_mark_volatile(void* address, size_t length, int priority);
 /* The range is to be kept again. *purged (may be NULL; set if anything was unmarked) is 1 if any
- * page of it was lost, else 0; lost pages then read zeros. Bytes unmarked, as above: also those that
- * were not marked. May be called in a handler of the SIGBUS that a purged page raised. */
+ * page of it was lost, else 0; lost pages then read zeros. Bytes unmarked, as above: also those
+ * that were not marked. May be called in a handler of the SIGBUS that a purged page raised. */
 BUOY_API ssize_t buoy_mark_nonvolatile(void* address, size_t length, int* purged);
 
 /* Makes the range resident and keeps it in place until buoy_unpin: for system calls and devices.
@@ -199,7 +200,8 @@ BUOY_API int buoy_residency(void* address, size_t length, unsigned char* vec);
  * BUOY_RESERVE_AREA: out of the reserve if it has room, else from elsewhere.
  * EINVAL: zero, more than the budget, an unknown flag. ENOMEM: no such run can be made; who is in
  * the way is then buoy_pool_stat "cma_blocked_by" (1 the budget, 2 compressed pages, 3 contiguous
- * memory, 4 a movable owner's page, 5 too short a range) and "cma_blocked_at" (its address, or 0). */
+ * memory, 4 a movable owner's page, 5 too short a range) and "cma_blocked_at" (its address, or
+ * 0). */
 BUOY_API void* buoy_alloc_contiguous(buoy_pool* pool, size_t length, unsigned flags);
 /* EINVAL, and nothing changed: not the start of such memory, or freed already. */
 BUOY_API int buoy_free_contiguous(buoy_pool* pool, void* address);
@@ -211,7 +213,8 @@ BUOY_API int buoy_free_contiguous(buoy_pool* pool, void* address);
  * async-signal-safe. */
 typedef struct buoy_extents buoy_extents;
 /* `chunk`: address space to map at a time, 0 for 64 MiB; costs nothing until used. `flags`: of
- * buoy_map. EINVAL: BUOY_DROPPABLE (what is allocated must not vanish) or an unknown flag. ENOMEM. */
+ * buoy_map. EINVAL: BUOY_DROPPABLE (what is allocated must not vanish) or an unknown flag.
+ * ENOMEM. */
 BUOY_API int buoy_extents_create(buoy_pool* pool, size_t chunk, unsigned flags,
                                  buoy_extents** extents);
 /* Unmaps everything, what is allocated included. */

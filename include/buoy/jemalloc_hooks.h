@@ -24,9 +24,9 @@
  *
  * One arena each: jemalloc takes for granted (opt.retain) that memory side by side is of one arena,
  * but for where a mapping begins, and would join the extents of two. A second arena is refused.
- * `hooks` must live as long as its arena, and the pool longer than both. Header only; needs jemalloc
- * 5. The pool's rules apply to what the arena hands out: system calls need buoy_pin() in signal
- * delivery. */
+ * `hooks` must live as long as its arena, and the pool longer than both. Header only; needs
+ * jemalloc 5. The pool's rules apply to what the arena hands out: system calls need buoy_pin() in
+ * signal delivery. */
 #ifndef BUOY_JEMALLOC_HOOKS_H
 #define BUOY_JEMALLOC_HOOKS_H
 

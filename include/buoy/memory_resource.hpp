@@ -8,8 +8,8 @@
 //   std::pmr::synchronized_pool_resource objects(&resource);
 //   std::pmr::vector<int> v(&objects);
 //
-// Thread-safe. allocate() throws std::bad_alloc, deallocate() nothing; neither touches the memory it
-// manages. The pool must outlive the resource. All memory goes back when the resource is destroyed.
+// Thread-safe. allocate() throws std::bad_alloc, deallocate() nothing; neither touches the memory
+// it manages. The pool must outlive the resource. All memory goes back with the resource.
 #ifndef BUOY_MEMORY_RESOURCE_HPP
 #define BUOY_MEMORY_RESOURCE_HPP
 

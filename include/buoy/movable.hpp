@@ -1,5 +1,6 @@
 // buoy::movable_ops: memory of a driver's own that Buoy may move, so that it does not pin down the
-// arena. The C API (buoy_movable_*) with owners; its comments in buoy.h are the contract. Header-only.
+// arena. The C API (buoy_movable_*) with owners; its comments in buoy.h are the contract.
+// Header-only.
 //
 // A failed call throws std::system_error with the errno of the C API. The callbacks are noexcept
 // function pointers: they run inside the engine, with the page locked.

@@ -21,8 +21,8 @@ inline namespace v1 {
 
 class purgeable_buffer {
  public:
-  // `priority`: 0 is purged first, 3 last. The buffer begins without contents; it may have no bytes.
-  // Throws std::system_error (EINVAL: a bad priority; ENOMEM).
+  // `priority`: 0 is purged first, 3 last. The buffer begins without contents; it may have no
+  // bytes. Throws std::system_error (EINVAL: a bad priority; ENOMEM).
   purgeable_buffer(const Pool& pool, std::size_t bytes, int priority = 0)
       : region_(pool, pages_for(bytes)), bytes_(bytes), priority_(priority) {
     // Here, where it may fail: to mark the same range again needs no memory.

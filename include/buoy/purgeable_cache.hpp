@@ -409,8 +409,8 @@ class purgeable_cache {
       ++lost;
       may_reuse = kReusesPerLoss;
     }
-    // Memory for a value of so many bytes, taken from the oldest that is not lost; none if there were
-    // no losses lately, or the oldest is held, of another size or compressed.
+    // Memory for a value of so many bytes, taken from the oldest that is not lost; none if there
+    // were no losses lately, or the oldest is held, of another size or compressed.
     detail::page_runs::run try_reuse_oldest(std::size_t bytes) {
       for (int i = 0; i < 4 && may_reuse != 0 && oldest() != nullptr; ++i) {
         entry& e = *oldest();

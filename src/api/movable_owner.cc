@@ -101,7 +101,7 @@ Status MovableOwner::free(void* page) {
   return {};
 }
 
-// ---- What the core asks ---------------------------------------------------------------------------
+// ---- What the core asks ------------------------------------------------------------------------
 
 bool MovableOwner::isolate(Pfn page, MigrateMode mode) {
   return ops_.isolate(ops_.context, pool_.arena().pointer(page), data_of(page), mode_of(mode)) != 0;

@@ -5,9 +5,9 @@
 // fault on managed memory at any instant.
 //
 // THE RANK TABLE. A thread takes locks in rising rank only; equal ranks never nest, except
-// kLeaf, of which a range operation holds several by rising address, and kPage, of which a migration
-// holds two: the page that moves, then the fresh one, which nobody else knows yet. Debug builds
-// check it.
+// kLeaf, of which a range operation holds several by rising address, and kPage, of which a
+// migration holds two: the page that moves, then the fresh one, which nobody else knows yet. Debug
+// builds check it.
 //
 //   rank            guards                                   may be held while taking
 //   kFork           who forks                                everything below

@@ -138,8 +138,8 @@ class Arena {
   [[nodiscard]] bool try_set_movable(Pfn head, OwnerId owner, std::uint64_t owner_word);
   // It stays where it is from now on. Waits for a callback that is under way.
   void clear_movable(Pfn head);
-  // For callers whose idea of where a page is may be out of date: false, and nothing, if the page is
-  // not this owner's (any more) when its lock is held. try_release() frees it as release().
+  // For callers whose idea of where a page is may be out of date: false, and nothing, if the page
+  // is not this owner's (any more) when its lock is held. try_release() frees it as release().
   [[nodiscard]] bool try_clear_movable(Pfn head, OwnerId owner);
   [[nodiscard]] bool try_release(Pfn head, OwnerId owner);
   // A place like that of a page with this word, for the page to move to; none() if there is none.

@@ -31,9 +31,9 @@ class Budget {
     reclaim_ceiling_.store(limit.value(), std::memory_order_relaxed);
     limit_.store(limit.value(), std::memory_order_relaxed);
   }
-  // Shrinking takes two steps: from begin on nothing but reclaim, which frees more than it takes, is
-  // charged above `target`; finish makes it the limit once no more is used (false: more is), cancel
-  // goes back to the old limit.
+  // Shrinking takes two steps: from begin on nothing but reclaim, which frees more than it takes,
+  // is charged above `target`; finish makes it the limit once no more is used (false: more is),
+  // cancel goes back to the old limit.
   void begin_shrink(PageCount target) { ceiling_.store(target.value(), std::memory_order_relaxed); }
   [[nodiscard]] bool finish_shrink() {
     const PageCount target(ceiling_.load(std::memory_order_relaxed));
@@ -52,8 +52,8 @@ class Budget {
   [[nodiscard]] PageCount limit() const {
     return PageCount(limit_.load(std::memory_order_relaxed));
   }
-  // Kept back for reclaim: a pageblock, at most an eighth. Whatever it holds, a block that the arena
-  // takes out of it frees as many pages at least before it is full.
+  // Kept back for reclaim: a pageblock, at most an eighth. Whatever it holds, a block that the
+  // arena takes out of it frees as many pages at least before it is full.
   [[nodiscard]] PageCount reserve() const {
     const std::uint64_t eighth = ceiling().value() / 8;
     return PageCount(eighth < kPagesPerBlock ? eighth : kPagesPerBlock);

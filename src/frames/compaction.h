@@ -57,8 +57,9 @@ class Compactor {
   // tried in vain lately (kAsync only). The run is allocated as requested. Never grows the arena.
   [[nodiscard]] Pfn try_make_run(const FrameRequest& request);
 
-  // Proactive: a bounded step, if so much is lost that it is worth it, and if steps in vain were long
-  // enough ago. Pages given back. kBusy: between other work; blocks that win little per copy wait.
+  // Proactive: a bounded step, if so much is lost that it is worth it, and if steps in vain were
+  // long enough ago. Pages given back. kBusy: between other work; blocks that win little per copy
+  // wait.
   enum class Pace : std::uint8_t { kBusy, kIdle };
   PageCount background_step(Pace pace = Pace::kIdle);
 

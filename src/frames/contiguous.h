@@ -1,5 +1,5 @@
-// ContiguousRanges: runs of any length, over many pageblocks, out of the arena. They stay where they
-// are until they are freed, and are what io_uring registers and devices write to.
+// ContiguousRanges: runs of any length, over many pageblocks, out of the arena. They stay where
+// they are until they are freed, and are what io_uring registers and devices write to.
 //
 //   block      7                 8                 9
 //          xx..x...x|.......x.........|x.x............|     x movable   . free

@@ -1,5 +1,5 @@
 // MovableOwner: an owner of movable pages for tests. It has a table from key to page, as a driver
-// has, stamps what it owns, and misbehaves as the test says, in every way that the contract permits.
+// has, stamps what it owns, and misbehaves as the test says, in every way the contract permits.
 #pragma once
 
 #include <gtest/gtest.h>

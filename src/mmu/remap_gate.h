@@ -2,7 +2,7 @@
 //
 // A move by mremap puts one side's mapping, access rights and all, in the place of the other's. If
 // permit() changed those rights half-way, the shadow would end up closed to us, or the address open
-// to the program. permit() is rare and may wait for a move; a move has other ways and does not wait.
+// to the program. permit() is rare and may wait for a move; a move has other ways and never waits.
 #pragma once
 
 #include <atomic>

@@ -97,8 +97,8 @@ long kernel_sigaction(const KernelSigaction* action, KernelSigaction* old) {
 //
 // The kernel blocks a signal while its handler runs, and kills who raises it then; we leave SIGBUS
 // deliverable, so we must notice. A flag is not enough: a handler may leave by siglongjmp. What it
-// restores then, as a return does, is the signal mask; so while the handler runs, one more signal is
-// blocked that was not: the canary.
+// restores then, as a return does, is the signal mask; so while the handler runs, one more signal
+// is blocked that was not: the canary.
 struct InHandler {
   int canary = 0;            // the signal; 0: the thread blocks every one, so go by the stack
   std::uintptr_t frame = 0;  // of our handler below the program's; 0: it is not running

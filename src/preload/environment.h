@@ -3,12 +3,12 @@
 //
 //   LD_PRELOAD          libbuoy_preload.so first, whatever else was there after it
 //   BUOY_BUDGET         bytes, decimal
-//   BUOY_BACKING_FILE   none | auto | an absolute path, of a file that is created and unlinked at once
+//   BUOY_BACKING_FILE   none | auto | an absolute path, of a file that is made and unlinked at once
 //   BUOY_COMPRESSOR     lz4 | zstd | none
 //   BUOY_FAULTS         thread                      (signal: kept for the system-call gate)
 //   BUOY_ON_EXHAUSTED   sigbus | wait
 //   BUOY_STATS          - | an absolute path        (absent: no statistics)
-//   BUOY_LAZY_FREE      0: what malloc lets go of is discarded at once, for comparison; not set by run
+//   BUOY_LAZY_FREE      0: what malloc lets go of is discarded at once (to compare; not set by run)
 //   BUOY_FIRST_PID      the process that uses these two paths as they are; others append .PID
 #pragma once
 

@@ -127,7 +127,7 @@ long on_fork_stack(long (*body)(const void* argument), const void* argument) {
   return r;
 }
 
-// ---- A child on a copy of the caller's stack -----------------------------------------------------
+// ---- A child on a copy of the caller's stack ---------------------------------------------------
 
 long clone_and_set_up(const void* argument) {
   const PreparedClone clone(*static_cast<const CloneCall*>(argument));
@@ -143,7 +143,7 @@ long clone_and_set_up(const void* argument) {
   return r;
 }
 
-// ---- A child on a stack of its own ---------------------------------------------------------------
+// ---- A child on a stack of its own -------------------------------------------------------------
 
 // What the child needs, where it finds it: in memory that is not managed. Guarded by fork_lock.
 struct ChildStart {

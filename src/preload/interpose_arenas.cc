@@ -3,9 +3,9 @@
 // handler. What was allocated before this is set up stays with jemalloc's own hooks' kind of memory
 // (mmap, which is ours too) and is purged by MADV_DONTNEED.
 //
-// Each arena has Extents of its own: where jemalloc retains address space (opt.retain), it takes for
-// granted that memory side by side, but for where a mapping begins, is of one arena, and would join
-// one arena's extent with another's.
+// Each arena has Extents of its own: where jemalloc retains address space (opt.retain), it takes
+// for granted that memory side by side, but for where a mapping begins, is of one arena, and would
+// join one arena's extent with another's.
 //
 // jemalloc calls these with none of the locks that its allocations take, but they may run at any
 // point of a malloc: nothing here allocates.
@@ -40,8 +40,8 @@ Extents& extents_of(extent_hooks_t* hooks) {
   return *reinterpret_cast<ArenaMemory*>(hooks)->extents;
 }
 
-// jemalloc asks for memory that need not be committed when it wants to keep some for later. Refused,
-// it asks for exactly what it needs.
+// jemalloc asks for memory that need not be committed when it wants to keep some for later.
+// Refused, it asks for exactly what it needs.
 void* allocate(extent_hooks_t* hooks, void* wanted, size_t size, size_t alignment, bool* zero,
                bool* commit, unsigned /*arena*/) {
   if (!*commit) return nullptr;
@@ -111,7 +111,7 @@ __attribute__((constructor)) void give_arenas_their_memory() {
     memory[i] = {kHooks, *made};
     mib[1] = i;
     extent_hooks_t* ours = &memory[i].hooks;
-    // The size of the pointer is meant: mallctl copies it.  NOLINTNEXTLINE(bugprone-sizeof-expression)
+    // mallctl copies the pointer itself.  NOLINTNEXTLINE(bugprone-sizeof-expression)
     (void)mallctlbymib(mib, parts, nullptr, nullptr, &ours, sizeof ours);
   }
 }

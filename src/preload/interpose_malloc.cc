@@ -17,15 +17,16 @@ extern "C" int mallctl(const char* name, void* old, size_t* old_size, void* fres
 // Read by jemalloc when it starts; the program's own malloc_conf and MALLOC_CONF come on top.
 //   dss:disabled            the heap by sbrk would lie outside the budget (and see sbrk below)
 //   background_thread:false no threads of libc's in strangers' processes; decay runs in free()
-//   retain:false            arenas keep no address space of their own: what they let go of is lazily
-//                           freed, and kept, by Extents (interpose_arenas.cc), which also extend
-//                           an extent in place, for realloc
-//   dirty_decay_ms:100      freed pages are given up after a tenth of a second instead of ten: within a
-//                           budget they would be compressed for nobody. At once would be better
-//                           still where memory is short and costs churn a fifth (docs/performance.md)
+//   retain:false            arenas keep no address space of their own: what they let go of is
+//                           lazily freed, and kept, by Extents (interpose_arenas.cc), which also
+//                           extend an extent in place, for realloc
+//   dirty_decay_ms:100      freed pages are given up after a tenth of a second instead of ten:
+//                           within a budget they would be compressed for nobody. At once would be
+//                           better still where memory is short and costs churn a fifth
+//                           (docs/performance.md)
 //   muzzy_decay_ms:0        and given up at once, not in two steps
-//   narenas:4               an arena is a set of half-filled extents; more of them than threads that
-//                           really run at a time spread the same data over more pages
+//   narenas:4               an arena is a set of half-filled extents; more of them than threads
+//                           that really run at a time spread the same data over more pages
 //   metadata_thp:disabled,thp:default  page sizes are the pool's business; jemalloc gives no advice
 extern "C" __attribute__((visibility("default"))) const char* malloc_conf;
 const char* malloc_conf =

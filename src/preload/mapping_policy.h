@@ -45,7 +45,7 @@ inline constexpr int kMapDroppable = 8;
 [[nodiscard]] constexpr bool is_ordinary(const MapRequest& r) {
   return (r.flags & MAP_TYPE) == MAP_PRIVATE && is_plain(r);
 }
-// The same, to be dropped rather than kept. Locked at once it is refused, which is left to the kernel.
+// The same, to be dropped rather than kept. Locked at once, it is for the kernel to refuse.
 [[nodiscard]] constexpr bool is_droppable(const MapRequest& r) {
   return (r.flags & MAP_TYPE) == kMapDroppable && (r.flags & MAP_LOCKED) == 0 && is_plain(r);
 }

@@ -59,8 +59,8 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   // The same for the whole leaf at once, where that is cheaper: everything at its address ->
   // lazyaway. 0 if it does not apply (then nothing was done); pages marked.
   unsigned free_block_lazily();
-  // mapped or clean -> lazyfree without a trap and without a call: the owner stores no more before reuse_idle() or
-  // another way back to mapped. (A clean page keeps the trap that it has.)
+  // mapped or clean -> lazyfree without a trap and without a call: the owner stores no more before
+  // reuse_idle() or another way back to mapped. (A clean page keeps the trap that it has.)
   void free_idle(unsigned first, unsigned n);
   // lazyfree without a trap -> mapped, without a call.
   void reuse_idle(unsigned first, unsigned n);

@@ -1,7 +1,7 @@
 // Notifier: tells the program of purges and of pressure, through one eventfd a pool.
 //
 //   63            40 39            20 19             0
-//   [ critical      | moderate       | purge batches ]   what a read gives: how often, since the last
+//   [ critical      | moderate       | purge batches ]   what a read gives: times since the last
 //
 // The fields are what buoy.h's BUOY_EVENT_* take apart. Nothing is told before somebody has asked
 // for the descriptor. Telling is one system call; async-signal-safe, never blocks.

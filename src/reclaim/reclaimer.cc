@@ -17,9 +17,10 @@ constexpr int kKeepLimit = 4096;
 constexpr std::uint64_t kStandbyShare = 32;
 // A take above this (ns) pays a shootdown of another CPU.
 constexpr unsigned kDearTake = 5000;
-// Percent of the budget that the compressed pool may have where there is a file below it. Less costs
-// reads where touches are random; more starves what is mapped where they are not, and a program
-// without mapped pages faults at every touch (zswap's max_pool_percent is 20 for the same reason).
+// Percent of the budget that the compressed pool may have where there is a file below it. Less
+// costs reads where touches are random; more starves what is mapped where they are not, and a
+// program without mapped pages faults at every touch (zswap's max_pool_percent is 20 for the same
+// reason).
 constexpr std::uint64_t kMostOfPool = 30;
 // How many leaves may be passed over in search of a denser one.
 constexpr std::size_t kMostPassedOver = 32;

@@ -13,8 +13,8 @@
 namespace buoy::swap {
 namespace {
 
-// What one read brings: 32 pages that compressed to a half. At least 3: a record begins anywhere in a
-// page and is a little longer than one.
+// What one read brings: 32 pages that compressed to a half. At least 3: a record begins anywhere in
+// a page and is a little longer than one.
 constexpr PageCount kReadPages = PageCount(17);
 constexpr unsigned kReaders = 4;  // threads that read at once; more wait for their turn
 // Bytes that nobody asked for are read with the others rather than stepped around.
@@ -201,7 +201,7 @@ void BackingFile::after_fork_in_child() {
   tried_ring_ = false;
   open_ = ClusterMap::kNone;
   empty_at_end_ = false;
-  // A file that was never written need not be succeeded by another: it is the parent's all the same.
+  // A file that was never written is the parent's all the same, and needs no successor.
   if (own_ + 1U < kMaxFiles)
     ++own_;
   else

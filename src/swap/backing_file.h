@@ -8,7 +8,7 @@
 //     pin, copy, mark "in write-back", unpin
 //     write the batch                          may load (from the pool), may free
 //     pin; mark still there? -> the word       a freed handle, or its next use, has not this
-//       becomes the file's, object freed         batch's mark: the record is dead before it was born
+//       becomes the file's, object freed         batch's mark: the record is dead before it is born
 //
 // "Oldest first" is a clock over the handles: a stored page is young until the hand has passed
 // once. Pages that did not compress are never young.

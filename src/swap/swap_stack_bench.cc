@@ -1,4 +1,4 @@
-// What a page costs to store, load and free in tier 1, beside the compressor alone on the same data.
+// What a page costs to store, load and free in tier 1, beside the compressor on the same data.
 #include <benchmark/benchmark.h>
 
 #include <cstring>

@@ -705,9 +705,9 @@ void run_stress(const char* file, unsigned rounds) {
   EXPECT_EQ(stack->stats().compressed_pages, 0U);
 }
 
-// Found by Stress under ThreadSanitizer: the copy of a freed page that was still in flight was taken
-// for the page that its handle named by then, which was in flight itself (in the other batch, or a
-// second time in the same one).
+// Found by Stress under ThreadSanitizer: the copy of a freed page that was still in flight was
+// taken for the page that its handle named by then, which was in flight itself (in the other batch,
+// or a second time in the same one).
 TEST_F(WithFile, AHandleUsedAnewWhileItsCopyIsInFlightIsAnotherPage) {
   Stack stack(24 << 20, "auto");
   std::atomic<bool> stop{false};

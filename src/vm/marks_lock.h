@@ -47,7 +47,7 @@ class BUOY_CAPABILITY("mutex") MarksLock {
     owner_.store(__builtin_thread_pointer(), std::memory_order_relaxed);
     return true;
   }
-  // Tries for as long as a change takes: false if the holder was interrupted, or others were faster.
+  // Tries for as long as a change takes: false if the holder was interrupted or others came first.
   [[nodiscard]] bool try_lock_for_a_change() BUOY_TRY_ACQUIRE(true) {
     for (unsigned spin = 0; !is_held_here() && spin < kSpins; ++spin) {
       if (try_lock()) return true;
@@ -70,8 +70,9 @@ class BUOY_CAPABILITY("mutex") MarksLock {
   }
   // The other threads, and what they tried, are not here.
   void after_fork_in_child() { tryers_.store(0, std::memory_order_relaxed); }
-  // Around fork and other stops of everything. While the thread holds it so, it may change mappings.
-  // Also true if the thread itself was interrupted in a change: it will go on, in the child too.
+  // Around fork and other stops of everything. While the thread holds it so, it may change
+  // mappings. Also true if the thread itself was interrupted in a change: it will go on, in the
+  // child too.
   [[nodiscard]] bool try_lock_for_all() {
     if (!is_held_here()) {
       if (!try_lock_silently()) return false;

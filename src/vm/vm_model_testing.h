@@ -5,10 +5,10 @@
 // droppable memory always. A load narrows the set to what it saw. Contents differ in every 8 bytes
 // (PageImage), so a mixture is in no set.
 //
-// Volatile memory keeps its set until it is purged, which only pages do that are marked and not held.
-// A purged page gives SIGBUS at each touch, and zeros after its mark was withdrawn or the user gave
-// its contents up; a withdrawal tells of a loss if, and only if, it met one. (Where the region asked
-// for zeros instead, being told too much is allowed, and zeros while the mark lasts.)
+// Volatile memory keeps its set until it is purged, which only pages do that are marked and not
+// held. A purged page gives SIGBUS at each touch, and zeros after its mark was withdrawn or the
+// user gave its contents up; a withdrawal tells of a loss if, and only if, it met one. (Where the
+// region asked for zeros instead, being told too much is allowed, and zeros while the mark lasts.)
 //
 // Between any two steps of an operation a hook does what another thread might: stores and loads
 // that need no fault, and, where no leaf is locked (while a page is being compressed), full ones.

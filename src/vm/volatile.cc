@@ -20,8 +20,8 @@ namespace {
 constexpr PageCount kPurgeWhole(kPagesPerBlock);
 // So many extents may turn out empty in one purge. A hard one never runs out of extents to try.
 constexpr unsigned kMostFruitless = 256;
-// So long a purger waits for changes of marks on all that is left: ordinary memory would be squeezed
-// meanwhile for no reason. For a purge by another it waits until that ends.
+// So long a purger waits for changes of marks on all that is left: ordinary memory would be
+// squeezed meanwhile for no reason. For a purge by another it waits until that ends.
 constexpr std::uint64_t kLongestWaitNs = 3'000'000;
 
 // Lets others run; after a while even those that have a lower priority.

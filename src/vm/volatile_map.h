@@ -12,9 +12,9 @@
 //   63         48 47                        8 7      6 5     0
 //   [ generation | stamp: age of the mark    | priority | flags ]
 //
-//   idle ---mark---> volatile ---claim---> volatile+purging ---finish---> volatile (+purged) (+spent)
-//    ^                |   ^                      |
-//    +---withdraw-----+   +------- mark ---------+        withdraw during purging: +awaited, wait
+//   idle ---mark---> volatile --claim--> volatile+purging --finish--> volatile (+purged) (+spent)
+//    ^                |   ^                     |
+//    +---withdraw-----+   +------- mark --------+        withdraw during purging: +awaited, wait
 //
 //   seized: somebody changes the extent or its pages' purged state; a free object is seized for
 //   good. The generation counts what seizing changed, so a compare-and-swap against a word that was

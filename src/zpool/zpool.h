@@ -9,7 +9,7 @@
 // Who waits for whom: put and free take one class lock for a few dozen instructions; reading takes
 // no lock but its own handle's pin; movers (compaction, migration) hold a class lock and try pins,
 // and never wait for one. So a reader waits only while its very object is being copied.
-// The owner of a handle orders its own reads and its free; readers of one handle exclude each other.
+// The owner of a handle orders its reads and its free; readers of one handle exclude each other.
 #pragma once
 
 #include <array>
