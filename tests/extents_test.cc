@@ -11,12 +11,11 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
-#include <random>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "buoy/buoy.h"
+#include "churn_testing.h"
 #include "pool_testing.h"
 
 namespace buoy::testing {
@@ -25,21 +24,7 @@ namespace {
 constexpr std::size_t kBudget = 32 * kMiB;
 constexpr std::size_t kChunk = 4 * kMiB;
 
-struct Block {
-  std::byte* at = nullptr;
-  std::size_t bytes = 0;
-  std::uint64_t owner = 0;
-
-  void stamp() const {
-    for (std::size_t i = 0; i < bytes / kPageSize; ++i)
-      stamp_page(at + i * kPageSize, owner, i + 1);
-  }
-  [[nodiscard]] bool is_as_stamped() const {
-    for (std::size_t i = 0; i < bytes / kPageSize; ++i)
-      if (!holds_stamp(at + i * kPageSize, owner, i + 1)) return false;
-    return true;
-  }
-};
+using Block = StampedBlock;
 
 class Extents : public ::testing::TestWithParam<Delivery> {
  protected:
@@ -69,6 +54,12 @@ class Extents : public ::testing::TestWithParam<Delivery> {
     EXPECT_NE(b.at, nullptr);
     b.stamp();
     return b;
+  }
+  [[nodiscard]] BlockSource source() const {
+    return {[e = extents_](std::size_t bytes, std::size_t alignment) {
+              return buoy_extents_alloc(e, bytes, alignment, nullptr);
+            },
+            [e = extents_](const Block& b) { return buoy_extents_free(e, b.at, b.bytes) == 0; }};
   }
   void free(const Block& b) { EXPECT_EQ(buoy_extents_free(extents_, b.at, b.bytes), 0); }
   [[nodiscard]] std::uint64_t stat(const char* name) const { return pool_.stat(name); }
@@ -243,50 +234,15 @@ TEST_P(Extents, BadInputIsRefusedAndChangesNothing) {
   EXPECT_TRUE(behind.is_as_stamped());
 }
 
-// Random allocations and frees, about `most` bytes at a time; whether all stayed as stamped.
-bool churn(buoy_extents* extents, std::uint64_t seed, std::size_t most, int steps) {
-  std::mt19937_64 random(seed);
-  std::vector<Block> blocks;
-  std::size_t held = 0;
-  bool good = true;
-  const auto free_one = [&] {
-    std::swap(blocks[random() % blocks.size()], blocks.back());
-    const Block b = blocks.back();
-    good = good && b.is_as_stamped() && buoy_extents_free(extents, b.at, b.bytes) == 0;
-    held -= b.bytes;
-    blocks.pop_back();
-  };
-  for (int i = 0; i < steps; ++i) {
-    const std::size_t bytes = (1 + random() % (random() % 4 == 0 ? 256 : 8)) * kPageSize;
-    while (held + bytes > most) free_one();
-    auto* at = static_cast<std::byte*>(
-        buoy_extents_alloc(extents, bytes, kPageSize << random() % 5, nullptr));
-    if (at == nullptr) return false;
-    blocks.push_back({at, bytes, (seed << 20) + static_cast<std::uint64_t>(i)});
-    blocks.back().stamp();
-    held += bytes;
-  }
-  while (!blocks.empty()) free_one();
-  return good;
-}
-
 TEST_P(Extents, ContentsStayWhereTheSetIsLargerThanTheBudget) {
-  EXPECT_TRUE(churn(extents_, 1, kBudget + kBudget / 8, 400));
+  EXPECT_TRUE(churn(source(), 1, kBudget + kBudget / 8, 400));
   EXPECT_GT(stat("pswpout"), 0U);
   EXPECT_EQ(buoy_extents_allocated(extents_), 0U);
   EXPECT_LE(stat("resident_peak_bytes"), kBudget);
 }
 
 TEST_P(Extents, ThreadsShareThem) {
-  constexpr int kThreads = 4;
-  bool good[kThreads] = {};
-  std::vector<std::thread> threads;
-  for (int t = 0; t < kThreads; ++t)
-    threads.emplace_back([this, &good, t] {
-      good[t] = churn(extents_, 10 + t, kBudget / kThreads + kBudget / 32, 150);
-    });
-  for (std::thread& t : threads) t.join();
-  for (int t = 0; t < kThreads; ++t) EXPECT_TRUE(good[t]) << t;
+  EXPECT_TRUE(churn_in_threads(source(), kBudget + kBudget / 8, 150));
   EXPECT_EQ(buoy_extents_allocated(extents_), 0U);
 }
 
@@ -306,7 +262,7 @@ TEST_P(Extents, AChildGoesOnWithItsOwn) {
     const pid_t child = fork();
     if (child == 0) {
       const bool whole =
-          kept.is_as_stamped() && churn(extents_, 3, 4 * kMiB, 50) && kept.is_as_stamped();
+          kept.is_as_stamped() && churn(source(), 3, 4 * kMiB, 50) && kept.is_as_stamped();
       _exit(whole ? 0 : 1);
     }
     ASSERT_GT(child, 0);

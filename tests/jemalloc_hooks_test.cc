@@ -18,12 +18,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <random>
+#include <memory>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "churn_testing.h"
 #include "pool_testing.h"
 
 namespace buoy::testing {
@@ -115,12 +116,10 @@ class Arena {
 };
 
 void stamp(std::byte* at, std::size_t bytes, std::uint64_t owner) {
-  for (std::size_t i = 0; i < bytes / kPageSize; ++i) stamp_page(at + i * kPageSize, owner, i + 1);
+  StampedBlock{at, bytes, owner}.stamp();
 }
-bool is_as_stamped(const std::byte* at, std::size_t bytes, std::uint64_t owner) {
-  for (std::size_t i = 0; i < bytes / kPageSize; ++i)
-    if (!holds_stamp(at + i * kPageSize, owner, i + 1)) return false;
-  return true;
+bool is_as_stamped(std::byte* at, std::size_t bytes, std::uint64_t owner) {
+  return StampedBlock{at, bytes, owner}.is_as_stamped();
 }
 bool is_zero(const std::byte* at, std::size_t bytes) {
   return std::all_of(at, at + bytes, [](std::byte b) { return b == std::byte{0}; });
@@ -403,41 +402,22 @@ TEST_F(JemallocHooks, ExtentsAreSplitAndMergedAndKeepTheirContents) {
 
 // ---- Pressure, threads, exhaustion, the end ---------------------------------------------------
 
-// One thread's random allocations and frees, about `most` bytes at a time; whether all stayed.
-bool churn(const Arena& arena, std::uint64_t seed, std::size_t most, int steps) {
-  struct Block {
-    std::byte* at;
-    std::size_t bytes;
-    std::uint64_t owner;
-  };
-  std::mt19937_64 random(seed);
-  std::vector<Block> blocks;
-  std::size_t held = 0;
-  bool good = true;
-  const auto free_one = [&] {
-    std::swap(blocks[random() % blocks.size()], blocks.back());
-    good &= is_as_stamped(blocks.back().at, blocks.back().bytes, blocks.back().owner);
-    held -= blocks.back().bytes;
-    arena.free(blocks.back().at);
-    blocks.pop_back();
-  };
-  for (int i = 0; i < steps; ++i) {
-    const std::size_t bytes = (1 + random() % (random() % 4 == 0 ? 256 : 8)) * kPageSize;
-    while (held + bytes > most) free_one();
-    std::byte* p = arena.allocate(bytes);
-    if (p == nullptr) return false;
-    blocks.push_back({p, bytes, (seed << 20) + i});
-    stamp(p, bytes, blocks.back().owner);
-    held += bytes;
-    if (random() % 64 == 0) arena.purge();
-  }
-  while (!blocks.empty()) free_one();
-  return good;
+// Purged now and then, so that the arena is not always the one that says when.
+BlockSource source(const Arena& arena) {
+  const auto served = std::make_shared<std::atomic<unsigned>>(0);
+  return {[&arena, served](std::size_t bytes, std::size_t alignment) {
+            if (++*served % 64 == 0) arena.purge();
+            return arena.allocate(bytes, kPages | MALLOCX_ALIGN(std::max(alignment, kPageSize)));
+          },
+          [&arena](const StampedBlock& b) {
+            arena.free(b.at);
+            return true;
+          }};
 }
 
 TEST_F(JemallocHooks, ContentsStayWhereTheSetIsLargerThanTheBudget) {
   const Arena arena(hooks_, kAtOnce, kNever);
-  EXPECT_TRUE(churn(arena, 1, kBudget + kBudget / 8, 300));
+  EXPECT_TRUE(churn(source(arena), 1, kBudget + kBudget / 8, 300));
   EXPECT_GT(stat("pswpout"), 0U);
   EXPECT_GT(stat("pglazyfree"), 0U);
   EXPECT_LE(stat("resident_peak_bytes"), kBudget);
@@ -445,16 +425,8 @@ TEST_F(JemallocHooks, ContentsStayWhereTheSetIsLargerThanTheBudget) {
 }
 
 TEST_F(JemallocHooks, ThreadsShareAnArena) {
-  constexpr int kThreads = 4;
   const Arena arena(hooks_, kAtOnce, kAtOnce);
-  bool good[kThreads] = {};
-  std::vector<std::thread> threads;
-  for (int t = 0; t < kThreads; ++t)
-    threads.emplace_back([&arena, &good, t] {
-      good[t] = churn(arena, 10 + t, kBudget / kThreads + kBudget / 32, 100);
-    });
-  for (std::thread& t : threads) t.join();
-  for (int t = 0; t < kThreads; ++t) EXPECT_TRUE(good[t]) << t;
+  EXPECT_TRUE(churn_in_threads(source(arena), kBudget + kBudget / 8, 100));
   pool_.validate();
 }
 
@@ -522,8 +494,9 @@ TEST_F(JemallocHooks, ArenasStayApartWhileTheyDecay) {
   bool good[kArenas] = {};
   std::vector<std::thread> threads;
   for (int t = 0; t < kArenas; ++t)
-    threads.emplace_back(
-        [&arenas, &good, t] { good[t] = churn(arenas[t], 20 + t, kBudget / kArenas / 2, 4000); });
+    threads.emplace_back([&arenas, &good, t] {
+      good[t] = churn(source(arenas[t]), 20 + t, kBudget / kArenas / 2, 4000);
+    });
   for (std::thread& t : threads) t.join();
   for (int t = 0; t < kArenas; ++t) EXPECT_TRUE(good[t]) << t;
   EXPECT_GT(calls.dalloc, 0);

@@ -16,10 +16,10 @@
 #include <new>
 #include <random>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
+#include "churn_testing.h"
 #include "pool_testing.h"
 
 namespace buoy::testing {
@@ -28,26 +28,7 @@ namespace {
 constexpr std::size_t kBudget = 32 * kMiB;
 constexpr std::size_t kChunk = 4 * kMiB;
 
-std::size_t pages_of(std::size_t bytes) {
-  return std::max<std::size_t>(bytes + kPageSize - 1, kPageSize) / kPageSize;
-}
-
-// What was allocated, and what its pages say.
-struct Block {
-  std::byte* at;
-  std::size_t bytes;
-  std::size_t alignment;
-  std::uint64_t owner;
-
-  void stamp() const {
-    for (std::size_t i = 0; i < pages_of(bytes); ++i) stamp_page(at + i * kPageSize, owner, i + 1);
-  }
-  [[nodiscard]] bool is_as_stamped() const {
-    for (std::size_t i = 0; i < pages_of(bytes); ++i)
-      if (!holds_stamp(at + i * kPageSize, owner, i + 1)) return false;
-    return true;
-  }
-};
+using Block = StampedBlock;
 
 class MemoryResource : public ::testing::Test {
  protected:
@@ -57,13 +38,22 @@ class MemoryResource : public ::testing::Test {
   }
 
   Block allocate(std::size_t bytes, std::size_t alignment = 1) {
-    return {static_cast<std::byte*>(resource_->allocate(bytes, alignment)), bytes, alignment,
-            ++owners_};
+    return {static_cast<std::byte*>(resource_->allocate(bytes, alignment)), bytes, ++owners_,
+            alignment};
   }
   Block allocate_stamped(std::size_t bytes) {
     const Block block = allocate(bytes);
     block.stamp();
     return block;
+  }
+  [[nodiscard]] BlockSource source() const {
+    return {[r = resource_.get()](std::size_t bytes, std::size_t alignment) {
+              return r->allocate(bytes, alignment);
+            },
+            [r = resource_.get()](const Block& b) {
+              r->deallocate(b.at, b.bytes, b.alignment);
+              return true;
+            }};
   }
   void free(const Block& block) { resource_->deallocate(block.at, block.bytes, block.alignment); }
   [[nodiscard]] std::uint64_t stat(const char* name) const { return pool_.stat(name); }
@@ -109,12 +99,12 @@ TEST_F(MemoryResource, EverySizeAtEveryAlignmentIsServedAndApart) {
       const Block b = allocate(size, alignment);
       blocks.push_back(b);
       EXPECT_EQ(reinterpret_cast<std::uintptr_t>(b.at) % alignment, 0U) << size << '@' << alignment;
-      std::byte* const end = b.at + pages_of(size) * kPageSize;
+      std::byte* const end = b.at + b.pages() * kPageSize;
       const auto next = extents.lower_bound(b.at);
       ASSERT_TRUE(next == extents.end() || end <= next->first) << size << '@' << alignment;
       ASSERT_TRUE(next == extents.begin() || std::prev(next)->second <= b.at);
       extents.emplace(b.at, end);
-      bytes += pages_of(size) * kPageSize;
+      bytes += b.pages() * kPageSize;
       stamp_page(b.at, b.owner, 1);
       stamp_page(end - kPageSize, b.owner, 1);
       EXPECT_EQ(resource_->allocated_bytes(), bytes);
@@ -122,7 +112,7 @@ TEST_F(MemoryResource, EverySizeAtEveryAlignmentIsServedAndApart) {
   }
   for (const Block& b : blocks) {
     EXPECT_TRUE(holds_stamp(b.at, b.owner, 1)) << b.bytes << '@' << b.alignment;
-    EXPECT_TRUE(holds_stamp(b.at + (pages_of(b.bytes) - 1) * kPageSize, b.owner, 1));
+    EXPECT_TRUE(holds_stamp(b.at + (b.pages() - 1) * kPageSize, b.owner, 1));
   }
   std::shuffle(blocks.begin(), blocks.end(), std::mt19937(1));
   for (const Block& b : blocks) free(b);
@@ -254,47 +244,6 @@ TEST_F(MemoryResource, ADiscardedPieceNeverTakesItsNeighboursAlong) {
 
 // ---- Contents ---------------------------------------------------------------------------------
 
-// One thread's random allocations and frees, `most` bytes at a time.
-class Churn {
- public:
-  Churn(memory_resource& resource, std::uint64_t seed, std::size_t most)
-      : resource_(resource), random_(seed), owner_(seed << 20), most_(most) {}
-  // False if a block had not what was stored to it.
-  [[nodiscard]] bool run(int steps) {
-    bool good = true;
-    for (int i = 0; i < steps; ++i) {
-      const std::size_t bytes = 1 + random_() % (random_() % 4 == 0 ? kMiB : 8 * kPageSize);
-      while (held_ + bytes > most_) good &= free_one();
-      const std::size_t alignment = std::size_t{1} << random_() % 18;
-      const Block b{static_cast<std::byte*>(resource_.allocate(bytes, alignment)), bytes, alignment,
-                    ++owner_};
-      good &= reinterpret_cast<std::uintptr_t>(b.at) % alignment == 0;
-      b.stamp();
-      held_ += bytes;
-      blocks_.push_back(b);
-    }
-    while (!blocks_.empty()) good &= free_one();
-    return good;
-  }
-
- private:
-  bool free_one() {
-    std::swap(blocks_[random_() % blocks_.size()], blocks_.back());
-    const Block b = blocks_.back();
-    blocks_.pop_back();
-    const bool good = b.is_as_stamped();
-    held_ -= b.bytes;
-    resource_.deallocate(b.at, b.bytes, b.alignment);
-    return good;
-  }
-  memory_resource& resource_;
-  std::mt19937_64 random_;
-  std::uint64_t owner_;
-  std::size_t most_;
-  std::size_t held_ = 0;
-  std::vector<Block> blocks_;
-};
-
 TEST_F(MemoryResource, ContentsStayWhereTheSetIsLargerThanTheBudget) {
   std::vector<Block> blocks;
   std::size_t bytes = 0;
@@ -312,21 +261,13 @@ TEST_F(MemoryResource, ContentsStayWhereTheSetIsLargerThanTheBudget) {
 }
 
 TEST_F(MemoryResource, ContentsStayInAnyOrderOfCalls) {
-  EXPECT_TRUE(Churn(*resource_, 1, kBudget + kBudget / 8).run(300));
+  EXPECT_TRUE(churn(source(), 1, kBudget + kBudget / 8, 300));
   EXPECT_EQ(resource_->allocated_bytes(), 0U);
   pool_.validate();
 }
 
 TEST_F(MemoryResource, ThreadsShareIt) {
-  constexpr int kThreads = 4;
-  bool good[kThreads] = {};
-  std::vector<std::thread> threads;
-  for (int t = 0; t < kThreads; ++t)
-    threads.emplace_back([this, &good, t] {
-      good[t] = Churn(*resource_, 10 + t, kBudget / kThreads + kBudget / 32).run(100);
-    });
-  for (std::thread& t : threads) t.join();
-  for (int t = 0; t < kThreads; ++t) EXPECT_TRUE(good[t]) << t;
+  EXPECT_TRUE(churn_in_threads(source(), kBudget + kBudget / 8, 100));
   EXPECT_EQ(resource_->allocated_bytes(), 0U);
   pool_.validate();
 }
