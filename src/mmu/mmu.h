@@ -145,7 +145,8 @@ class Mmu {
   virtual Progress unprotect(const Reservation& r, PageRun run) = 0;
 
   // The contents at the address are forgotten, as by MADV_DONTNEED: the user asked for it.
-  // Reads of the page afterwards fault. Holes are allowed. kLocked where the kernel refuses.
+  // Reads of the page afterwards fault. Holes are allowed. kLocked where the kernel refuses: up to
+  // there it is done.
   virtual Progress discard(const Reservation& r, PageRun run) = 0;
   // The same for the shadow.
   virtual void drop_shadow(const Reservation& r, PageRun run) = 0;

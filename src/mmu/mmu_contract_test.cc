@@ -372,12 +372,24 @@ TEST_P(MmuContract, LockedMemoryStays) {
   EXPECT_FALSE(mmu().is_mlocked(run(0, 2)));
   EXPECT_TRUE(mmu().is_mlocked(run(0, 4)));
   EXPECT_STOPS(mmu().take(r(), run(2, 2)), 0U, Outcome::kLocked);
-  EXPECT_EQ(mmu().discard(r(), run(2, 1)).outcome, Outcome::kLocked);
+  EXPECT_STOPS(mmu().discard(r(), run(2, 1)), 0U, Outcome::kLocked);
   // What lies before it may leave, and is not lost.
   EXPECT_STOPS(mmu().take_block(r(), b().page(0), PageCount(4)), 2U, Outcome::kLocked);
   EXPECT_EQ(b().in_shadow(1), 4U);
   EXPECT_EQ(b().load(3), 4U);
   EXPECT_EQ(populated(), 4U);
+}
+
+TEST_P(MmuContract, ADiscardTellsHowFarItCame) {
+  EXPECT_DONE(b().install(0, 4, 4), 4U);
+  if (is_soft())
+    b().soft()->lock_pages(run(2, 1));
+  else if (sys::call(SYS_mlock, sys::ptr(b().page(2).pointer()), kPageSize) != 0)
+    GTEST_SKIP() << "mlock is not permitted";
+  EXPECT_STOPS(mmu().discard(r(), run(0, 4)), 2U, Outcome::kLocked);
+  EXPECT_EQ(populated(), 2U);
+  EXPECT_EQ(b().load(2), 4U);
+  EXPECT_EQ(b().load(3), 4U);
 }
 
 TEST_P(MmuContract, ALockedBlockStaysLocked) {

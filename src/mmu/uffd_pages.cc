@@ -197,7 +197,12 @@ Progress UffdMmu::discard(const Reservation&, PageRun run) {
   count_flush();
   const int rc = sys::advise(run.first.pointer(), run.count.bytes(), MADV_DONTNEED);
   if (rc == 0) return {run.count, Outcome::kDone};
-  return {{}, rc == -EINVAL ? Outcome::kLocked : Outcome::kFailed};
+  // The kernel does not say how far it came; what lies before the page that it refuses is gone.
+  PageCount done;
+  while (done < run.count &&
+         sys::advise((run.first + done).pointer(), kPageSize, MADV_DONTNEED) == 0)
+    done += PageCount(1);
+  return {done, rc == -EINVAL ? Outcome::kLocked : Outcome::kFailed};
 }
 
 void UffdMmu::drop_shadow(const Reservation& r, PageRun run) {

@@ -472,11 +472,8 @@ unsigned LockedLeaf::discard_mapped(unsigned first, unsigned n) LEAF_HELD {
     if (!p.done.is_zero()) context_.mmu->drop_shadow(reservation(), {leaf_.page(first), p.done});
     return static_cast<unsigned>(p.done.value());
   }
-  if (context_.mmu->discard(reservation(), run(first, n)).complete()) return n;
-  // Something in it is mlocked behind our back, and what lies before that may be gone.
-  unsigned done = 0;
-  while (done < n && context_.mmu->discard(reservation(), run(first + done, 1)).complete()) ++done;
-  return done;
+  // Less than all of it where something is mlocked behind our back.
+  return static_cast<unsigned>(context_.mmu->discard(reservation(), run(first, n)).done.value());
 }
 
 bool LockedLeaf::forget(unsigned begin, unsigned end, PteState to) LEAF_HELD {
