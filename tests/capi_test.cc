@@ -4,7 +4,9 @@
 // about errors, and that a call that fails has changed nothing.
 
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
@@ -402,6 +404,32 @@ TEST_F(Capi, AdviceDoesWhatItSays) {
   EXPECT_TRUE(holds_stamp(page, 2, 3));
   unmap(memory, 6);
   pool_.validate();
+}
+
+TEST_F(Capi, LockedMemoryIsRefusedAsMadviseWould) {
+  std::byte* memory = map(8);
+  for (std::size_t i = 0; i < 8; ++i) stamp_page(memory + i * kPageSize, 2, i + 1);
+  std::byte* locked = memory + 4 * kPageSize;
+  // Past the C library: sanitizers put a mlock in its place that does nothing.
+  if (syscall(SYS_mlock, locked, kPageSize) != 0) GTEST_SKIP() << "mlock: " << strerror(errno);
+  for (const int advice : {BUOY_FREE, BUOY_DONTNEED, BUOY_COLD, BUOY_PAGEOUT}) {
+    EXPECT_EQ(errno_of([&] { return buoy_advise(memory, 8 * kPageSize, advice) == 0; }), EINVAL);
+    for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(residency_of(memory + i * kPageSize), 1) << i;
+  }
+  for (const int advice : {BUOY_REUSE, BUOY_WILLNEED})
+    EXPECT_EQ(buoy_advise(memory, 8 * kPageSize, advice), 0);
+  for (std::size_t i = 0; i < 8; ++i) EXPECT_TRUE(holds_stamp(memory + i * kPageSize, 2, i + 1));
+  // This one does not ask. The locked page stays as it is; the others go.
+  EXPECT_EQ(buoy_advise(memory, 8 * kPageSize, BUOY_FREE_UNTIL_REUSE), 0);
+  EXPECT_EQ(buoy_pool_reclaim(pool_.get(), 7 * kPageSize), static_cast<ssize_t>(7 * kPageSize));
+  EXPECT_EQ(pool_.stat("lazyfree_bytes"), kPageSize);
+  pool_.validate();
+  for (std::size_t i = 0; i < 8; ++i) {
+    const bool is_locked = i == 4;
+    EXPECT_TRUE(holds_stamp(memory + i * kPageSize, is_locked ? 2 : 0, is_locked ? 5 : 0)) << i;
+  }
+  ASSERT_EQ(syscall(SYS_munlock, locked, kPageSize), 0);
+  unmap(memory, 8);
 }
 
 TEST_F(Capi, ReclaimSaysWhatItFreed) {

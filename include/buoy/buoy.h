@@ -167,6 +167,9 @@ BUOY_API void* buoy_map(buoy_pool* pool, size_t length, unsigned flags);
 BUOY_API int buoy_unmap(void* address, size_t length);
 /* Resizes a mapping, moving it if it must; contents stay. The old range must be one mapping's. */
 BUOY_API void* buoy_remap(void* address, size_t old_length, size_t new_length);
+/* BUOY_FREE, BUOY_DONTNEED, BUOY_COLD and BUOY_PAGEOUT: EINVAL, and nothing changed, if the range has
+ * mlocked pages. BUOY_FREE_UNTIL_REUSE does not ask: locked pages keep their contents until they are
+ * unlocked. */
 BUOY_API int buoy_advise(void* address, size_t length, int advice);
 
 /* The range may be purged from now on: lower priorities (0 to 3) first, then the oldest mark. Until

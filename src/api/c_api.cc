@@ -202,6 +202,9 @@ int buoy_advise(void* address, size_t length, int advice) {
   if (!is_known) return fail(EINVAL);
   if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
   Vm& vm = r.pool->vm();
+  const bool refused_if_locked = advice == BUOY_FREE || advice == BUOY_DONTNEED ||
+                                 advice == BUOY_COLD || advice == BUOY_PAGEOUT;
+  if (refused_if_locked && vm.has_mlocked(r.run)) return fail(EINVAL);
   switch (advice) {
     case BUOY_FREE:
       return result(vm.free_lazily(r.run));

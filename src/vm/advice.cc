@@ -1,5 +1,6 @@
 // Advice: what the program says about ranges. Each follows madvise(2): holes do not stop it, the
-// rest is done, and ENOMEM says that there were some.
+// rest is done, and ENOMEM says that there were some; what takes memory away stops at the first
+// locked page, with EINVAL.
 
 #include <algorithm>
 #include <cerrno>
@@ -29,7 +30,7 @@ bool Vm::for_each_mapped_leaf(PageRun run, Body body) {
     const auto end = begin + static_cast<unsigned>(part.count.value());
     for (unsigned i = begin; i < end; ++i)
       if (leaf->get(i).state() == PteState::kHole) whole = false;
-    body(*leaf, part.first, begin, end);
+    if (!body(*leaf, part.first, begin, end)) break;
   }
   return whole;
 }
@@ -39,28 +40,33 @@ Status mapped_or_hole(bool whole) {
   if (whole) return {};
   return Error{ENOMEM};
 }
+// The first page of [begin, end) that the program has locked; `end` if there is none.
+unsigned first_locked(LockedLeaf& locked, unsigned begin, unsigned end) {
+  if (locked.held() == 0) return end;
+  return begin + run_length(locked.leaf(), begin, end, [](Pte p) { return !p.has(Pte::kLocked); });
+}
 }  // namespace
 
 Status Vm::discard(PageRun run) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
-  bool locked_pages = false;
+  bool met_locked = false;
   const bool whole =
       for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
         LockedLeaf locked(context_, leaf);
-        if (!locked.is_of(at)) return;
+        if (!locked.is_of(at)) return true;
         locked.wait_until_quiet(begin, end);
-        if (!locked.is_of(at)) return;
+        if (!locked.is_of(at)) return true;
+        const unsigned last = first_locked(locked, begin, end);
+        met_locked = last != end;
         for_each_run(
-            leaf, begin, end,
-            [](Pte p) { return p.state() != PteState::kHole && !p.has(Pte::kLocked); },
+            leaf, begin, last, [](Pte p) { return p.state() != PteState::kHole; },
             [&](unsigned first, unsigned n) {
-              if (!locked.forget(first, first + n, PteState::kEmpty)) locked_pages = true;
+              if (!locked.forget(first, first + n, PteState::kEmpty)) met_locked = true;
             });
-        for (unsigned i = begin; i < end; ++i)
-          if (leaf.get(i).has(Pte::kLocked)) locked_pages = true;
+        return !met_locked;
       });
-  if (locked_pages) return Error{EINVAL};
+  if (met_locked) return Error{EINVAL};
   return mapped_or_hole(whole);
 }
 
@@ -75,55 +81,56 @@ bool is_idle(Pte p) { return p.state() == PteState::kLazyFree && p.has(Pte::kIdl
 Status Vm::free_lazily(PageRun run, Until until) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
-  bool locked_pages = false;
+  bool met_locked = false;
   const bool whole =
       for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
         LockedLeaf locked(context_, leaf);
-        if (!locked.is_of(at)) return;
+        if (!locked.is_of(at)) return true;
         locked.wait_until_quiet(begin, end);
-        if (!locked.is_of(at)) return;
-        for (unsigned i = begin; i < end && leaf.held != 0; ++i)
-          if (leaf.get(i).has(Pte::kLocked)) locked_pages = true;
-        const unsigned cut = split_at(leaf, begin, end);
-        if (cut != 0) context_.counters.add(Event::folio_split, cut);
-        // What is only a copy of contents that may vanish goes at once.
-        locked.drop_stale_shadows(begin, end);
-        for_each_run(
-            leaf, begin, end,
-            [](Pte p) {
-              return (p.state() == PteState::kStandby || p.state() == PteState::kSwapped ||
-                      p.state() == PteState::kPurged) &&
-                     !p.is_held();
-            },
-            [&](unsigned first, unsigned n) {
-              (void)locked.forget(first, first + n, PteState::kEmpty);
-              context_.counters.add(Event::pglazyfree, n);
-              context_.counters.add(Event::pglazyfreed, n);
-            });
-        if (until == Until::kReuse) {
-          for_each_run(leaf, begin, end, may_be_freed, [&](unsigned first, unsigned n) {
-            locked.free_idle(first, n);
-            context_.counters.add(Event::pglazyfree, n);
-          });
-          return;
-        }
-        for_each_run(leaf, begin, end, is_idle,
-                     [&](unsigned first, unsigned n) { locked.reuse_idle(first, n); });
-        note_marked(leaf);
-        if (begin == 0 && end == kPagesPerBlock) {
-          const unsigned marked = locked.free_block_lazily();
-          if (marked != 0) {
-            context_.counters.add(Event::pglazyfree, marked);
-            return;
-          }
-        }
-        for_each_run(leaf, begin, end, may_be_freed, [&](unsigned first, unsigned n) {
-          const unsigned marked = locked.trap_stores_lazily(first, n);
-          context_.counters.add(Event::pglazyfree, marked);
-        });
+        if (!locked.is_of(at)) return true;
+        const unsigned last = first_locked(locked, begin, end);
+        met_locked = last != end;
+        free_lazily(locked, begin, last, until);
+        return !met_locked;
       });
-  if (locked_pages) return Error{EINVAL};
+  if (met_locked) return Error{EINVAL};
   return mapped_or_hole(whole);
+}
+
+// No page of the range is locked.
+void Vm::free_lazily(LockedLeaf& locked, unsigned begin, unsigned end, Until until) {
+  Leaf& leaf = locked.leaf();
+  const unsigned cut = split_at(leaf, begin, end);
+  if (cut != 0) context_.counters.add(Event::folio_split, cut);
+  // What is only a copy of contents that may vanish goes at once.
+  locked.drop_stale_shadows(begin, end);
+  for_each_run(
+      leaf, begin, end,
+      [](Pte p) {
+        return (p.state() == PteState::kStandby || p.state() == PteState::kSwapped ||
+                p.state() == PteState::kPurged) &&
+               !p.is_held();
+      },
+      [&](unsigned first, unsigned n) {
+        (void)locked.forget(first, first + n, PteState::kEmpty);
+        context_.counters.add(Event::pglazyfree, n);
+        context_.counters.add(Event::pglazyfreed, n);
+      });
+  if (until == Until::kReuse) {
+    for_each_run(leaf, begin, end, may_be_freed, [&](unsigned first, unsigned n) {
+      locked.free_idle(first, n);
+      context_.counters.add(Event::pglazyfree, n);
+    });
+    return;
+  }
+  for_each_run(leaf, begin, end, is_idle,
+               [&](unsigned first, unsigned n) { locked.reuse_idle(first, n); });
+  note_marked(leaf);
+  unsigned marked = 0;
+  if (begin == 0 && end == kPagesPerBlock) marked += locked.free_block_lazily();
+  for_each_run(leaf, begin, end, may_be_freed,
+               [&](unsigned first, unsigned n) { marked += locked.trap_stores_lazily(first, n); });
+  context_.counters.add(Event::pglazyfree, marked);
 }
 
 Status Vm::reuse(PageRun run) {
@@ -132,7 +139,7 @@ Status Vm::reuse(PageRun run) {
   const bool whole =
       for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
         LockedLeaf locked(context_, leaf);
-        if (!locked.is_of(at)) return;
+        if (!locked.is_of(at)) return true;
         for_each_run(leaf, begin, end, is_idle,
                      [&](unsigned first, unsigned n) { locked.reuse_idle(first, n); });
         for_each_run(
@@ -141,6 +148,7 @@ Status Vm::reuse(PageRun run) {
         for_each_run(
             leaf, begin, end, [](Pte p) { return p.traps_stores(); },
             [&](unsigned first, unsigned n) { (void)locked.allow_stores(first, n); });
+        return true;
       });
   return mapped_or_hole(whole);
 }
@@ -148,12 +156,15 @@ Status Vm::reuse(PageRun run) {
 Status Vm::cold(PageRun run) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
+  bool met_locked = false;
   const bool whole =
       for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
         {
           LockedLeaf locked(context_, leaf);
-          if (!locked.is_of(at)) return;
-          for (unsigned i = begin; i < end; ++i)
+          if (!locked.is_of(at)) return true;
+          const unsigned last = first_locked(locked, begin, end);
+          met_locked = last != end;
+          for (unsigned i = begin; i < last; ++i)
             if (leaf.get(i).is_at_address()) locked.set(i, leaf.get(i).with(Pte::kCold));
         }
         // To the oldest end, so that reclaim comes here first.
@@ -161,24 +172,35 @@ Status Vm::cold(PageRun run) {
           LockedLeaf locked(context_, leaf);
           context_.lru.put_back(leaf, lists_for(leaf), Lru::bit(LeafList::kResident));
         }
+        return !met_locked;
       });
+  if (met_locked) return Error{EINVAL};
   return mapped_or_hole(whole);
 }
 
 Status Vm::page_out(PageRun run) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
+  bool met_locked = false;
   const bool whole =
       for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
         bool more = false;
+        unsigned last = end;
         {
           LockedLeaf locked(context_, leaf);
-          if (!locked.is_of(at)) return;
-          (void)locked.discard_by_reclaim(begin, end, locked.region().is(RegionFlags::kDroppable));
-          for (unsigned i = begin; i < end && !more; ++i) more = leaf.get(i).frames() != 0;
+          if (!locked.is_of(at)) return true;
+          last = first_locked(locked, begin, end);
+          met_locked = last != end;
+          const bool droppable = locked.region().is(RegionFlags::kDroppable);
+          (void)locked.discard_by_reclaim(begin, last, droppable);
+          // What cannot be dropped just now is not to be swapped instead.
+          for (unsigned i = begin; i < last && !more && !droppable; ++i)
+            more = leaf.get(i).frames() != 0;
         }
-        if (more) (void)reclaimer_.page_out(leaf, {at, PageCount(end - begin)});
+        if (more) (void)reclaimer_.page_out(leaf, {at, PageCount(last - begin)});
+        return !met_locked;
       });
+  if (met_locked) return Error{EINVAL};
   return mapped_or_hole(whole);
 }
 
@@ -187,7 +209,7 @@ Status Vm::will_need(PageRun run) {
   {
     const SignalBlock signals;
     const GatePass pass(context_.gate);
-    whole = for_each_mapped_leaf(run, [](Leaf&, Vpn, unsigned, unsigned) {});
+    whole = for_each_mapped_leaf(run, [](Leaf&, Vpn, unsigned, unsigned) { return true; });
   }
   // Only as far as the budget has room: bringing in must not push out.
   for (Vpn at = run.first; at < run.end(); ++at) {

@@ -85,25 +85,26 @@ Status Vm::lock(PageRun run, bool on_fault_only) {
     if (Status s = volatile_.prepare(); !s) return s;
     volatile_.forget(run);
   }
-  for (Vpn at = run.first; at < run.first + mapped;) {
+  for (Vpn at = run.first; at < run.first + mapped; ++at) {
+    bool droppable = false;
     {
       const GatePass pass(context_.gate);
       Leaf* leaf = context_.table.find_or_make_leaf(at);
       if (leaf == nullptr) return Error{ENOMEM};
       LockedLeaf locked(context_, *leaf);
       const unsigned i = at.in_block();
-      if (locked.is_of(at) && locked.get(i).state() != PteState::kHole)
+      // What may be dropped at any time cannot be kept: the kernel says yes to that, and does nothing.
+      droppable = locked.is_of(at) && locked.region().is(RegionFlags::kDroppable);
+      if (locked.is_of(at) && locked.get(i).state() != PteState::kHole && !droppable)
         locked.set(i, locked.get(i).with(Pte::kLocked));
     }
-    if (!on_fault_only) {
-      const Leaf* leaf = context_.table.find_leaf(at);
-      if (leaf != nullptr && !leaf->get(at.in_block()).is_at_address())
-        if (Status s = make_resident(at, false); !s) {
-          (void)unlock({run.first, at - run.first + PageCount(1)});
-          return Error{ENOMEM};
-        }
-    }
-    ++at;
+    if (on_fault_only || droppable) continue;
+    const Leaf* leaf = context_.table.find_leaf(at);
+    if (leaf != nullptr && !leaf->get(at.in_block()).is_at_address())
+      if (Status s = make_resident(at, false); !s) {
+        (void)unlock({run.first, at - run.first + PageCount(1)});
+        return Error{ENOMEM};
+      }
   }
   if (mapped != run.count) return Error{ENOMEM};
   return {};

@@ -221,13 +221,38 @@ TEST_F(SoftLazyFree, APinForWritingTakesItBack) {
   ASSERT_TRUE(soft_.vm().unpin(run, Dirtied::kNo).ok());
 }
 
-TEST_F(SoftLazyFree, LockedPagesAreRefusedAndTheRestIsDone) {
-  const PageRun run = map_filled(3);
-  ASSERT_TRUE(soft_.vm().lock(sub(run, 1, 1), false).ok());
-  EXPECT_EQ(soft_.vm().free_lazily(run).code(), EINVAL);
-  EXPECT_EQ(soft_.drawn(run), "lml");
+// As by madvise(2): what comes before the first locked page is done, and no more.
+TEST_F(SoftLazyFree, ALockedPageEndsTheCall) {
+  using Advice = Status (*)(Vm&, PageRun);
+  const struct {
+    Advice advice;
+    const char* after;
+  } kCases[] = {
+      {[](Vm& vm, PageRun run) { return vm.free_lazily(run); }, "lmm"},
+      {[](Vm& vm, PageRun run) { return vm.free_lazily(run, Vm::Until::kReuse); }, "lmm"},
+      {[](Vm& vm, PageRun run) { return vm.discard(run); }, ".mm"},
+      {[](Vm& vm, PageRun run) { return vm.page_out(run); }, "zmm"},
+      {[](Vm& vm, PageRun run) { return vm.cold(run); }, "mmm"},
+  };
+  for (const auto& [advice, after] : kCases) {
+    // The locked page is the last of a leaf, and the first of the next one must not be reached.
+    const PageRun run = sub(map_filled(2 * kPagesPerBlock), kPagesPerBlock - 2, 3);
+    ASSERT_TRUE(soft_.vm().lock(sub(run, 1, 1), false).ok());
+    EXPECT_EQ(advice(soft_.vm(), run).code(), EINVAL);
+    EXPECT_EQ(soft_.drawn(run), after);
+    EXPECT_FALSE(soft_.pte(run.first + PageCount(2)).has(Pte::kCold));
+    EXPECT_TRUE(soft_.holds(run.first + kOne, SoftVm::image_of(run.first + kOne)));
+    EXPECT_TRUE(soft_.holds(run.first + PageCount(2), SoftVm::image_of(run.first + PageCount(2))));
+  }
+}
+
+TEST_F(SoftLazyFree, DroppableMemoryIsNotLocked) {
+  const PageRun run = map_filled(2, RegionFlags::kDroppable);
+  EXPECT_TRUE(soft_.vm().lock(run, false).ok());
+  free(run);
+  EXPECT_EQ(soft_.drawn(run), "ll");
   discard_all();
-  EXPECT_TRUE(soft_.holds(run.first + kOne, SoftVm::image_of(run.first + kOne)));
+  EXPECT_EQ(soft_.drawn(run), "..");
 }
 
 TEST_F(SoftLazyFree, ALockAfterwardsKeepsIt) {

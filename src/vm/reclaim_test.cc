@@ -74,7 +74,8 @@ TEST_F(SoftReclaim, PinnedAndLockedPagesStay) {
   const PageRun run = map_filled(8);
   ASSERT_TRUE(soft_.vm().pin(sub(run, 2, 1), PinFor::kReading).ok());
   ASSERT_TRUE(soft_.vm().lock(sub(run, 5, 1), false).ok());
-  ASSERT_TRUE(soft_.vm().page_out(run).ok());
+  ASSERT_EQ(soft_.vm().page_out(run).code(), EINVAL);
+  ASSERT_TRUE(soft_.vm().page_out(sub(run, 6, 2)).ok());
   EXPECT_EQ(soft_.drawn(run), "zzmzzmzz");
   ASSERT_TRUE(soft_.vm().unpin(sub(run, 2, 1), Dirtied::kNo).ok());
   EXPECT_TRUE(holds_all(run));
@@ -303,14 +304,30 @@ TEST_F(SoftReclaim, AHugeRegionMakesDoWithLessWhereTheBudgetIsShort) {
 TEST_F(SoftReclaim, DroppableMemoryGoesEvenWhenItWasJustWritten) {
   const PageRun run = map_filled(16, RegionFlags::kDroppable);
   ASSERT_TRUE(soft_.vm().pin(sub(run, 3, 1), PinFor::kReading).ok());
-  ASSERT_TRUE(soft_.vm().lock(sub(run, 4, 1), false).ok());
   ASSERT_TRUE(soft_.vm().page_out(run).ok());
-  EXPECT_EQ(soft_.drawn(run), "...mm...........");
+  EXPECT_EQ(soft_.drawn(run), "...m............");
   EXPECT_TRUE(soft_.reads_zeros(run.first));
-  EXPECT_TRUE(soft_.holds(run.first + PageCount(4), SoftVm::image_of(run.first + PageCount(4))));
-  EXPECT_EQ(soft_.count(Event::pgdropped), 14U);
+  EXPECT_TRUE(soft_.holds(run.first + PageCount(3), SoftVm::image_of(run.first + PageCount(3))));
+  EXPECT_EQ(soft_.count(Event::pgdropped), 15U);
   EXPECT_EQ(soft_.count(Event::pswpout), 0U);
   ASSERT_TRUE(soft_.vm().unpin(sub(run, 3, 1), Dirtied::kNo).ok());
+}
+
+// Of pages shared since a fork, MOVE takes none: they are dropped another time, never swapped.
+TEST_F(SoftReclaim, DroppableMemoryThatCannotGoIsNotSwappedInstead) {
+  for (const Pins pins : {Pins::kKnown, Pins::kUnknown}) {
+    SoftVmOptions options;
+    options.pins = pins;
+    SoftVm soft(options);
+    const PageRun run = soft.map(8, RegionFlags::kDroppable);
+    soft.fill(run);
+    soft.fork_and_stay();
+    soft.mmu().inject({mmu::SoftMmu::Primitive::kDiscard, 0, PageCount(3), mmu::Outcome::kLocked});
+    EXPECT_TRUE(soft.vm().page_out(run).ok());
+    EXPECT_EQ(soft.drawn(run).find('z'), std::string::npos) << soft.drawn(run);
+    EXPECT_EQ(soft.count(Event::pswpout), 0U);
+    soft.validate();
+  }
 }
 
 TEST_F(SoftReclaim, DroppableMemoryIsWipedInAChild) {

@@ -81,7 +81,8 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // Is all of it mapped? Without a lock or a system call where leaves exist.
   [[nodiscard]] bool is_mapped(PageRun run);
 
-  // ---- Advice (advice.cc): ENOMEM where the range has a hole (the rest is done) ----------------
+  // ---- Advice (advice.cc): ENOMEM where the range has a hole (the rest is done). discard,
+  // free_lazily, cold and page_out end at the first locked page, with EINVAL. -------------------
   Status discard(PageRun run);  // DONTNEED: zeros from now on
   // Until when contents may vanish: the next store, which is trapped, or reuse(), before which the
   // caller stores no more, so that nothing need be trapped.
@@ -98,6 +99,8 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Status unpin(PageRun run, Dirtied dirtied);
   Status lock(PageRun run, bool on_fault_only);
   Status unlock(PageRun run);
+  // Has the program locked any of the run, through us or behind our back? It is mapped.
+  bool has_mlocked(PageRun run) override;
   // One value a page; ENOMEM at a hole (nothing is written behind it).
   Status residency(PageRun run, unsigned char* vec);
 
@@ -147,10 +150,11 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   mmu::Verdict handle(const mmu::Fault& fault, int* lost);
   void tell_what_is_full(sys::Line& line) const;
 
-  // Calls body(Leaf&, begin, end) for every leaf that exists in the part of `run` that is mapped;
-  // returns whether all of it was.
+  // Calls body(Leaf&, first page, begin, end) -> bool for every leaf that exists in the part of `run`
+  // that is mapped, while it returns true; returns whether all of it was.
   template <typename Body>
   bool for_each_mapped_leaf(PageRun run, Body body);
+  void free_lazily(LockedLeaf& locked, unsigned begin, unsigned end, Until until);
   Status carve_from_span(PageCount pages, RegionFlags flags, mmu::Access access, Vpn* at)
       BUOY_REQUIRES(context_.table.region_lock());
   Result<Region*> new_region(PageCount pages, RegionFlags flags, RegionKind kind)
@@ -170,7 +174,6 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   void finish_recovery(const VolatileMap::Clearing& clearing, Unmarked* result);
   bool forget_purged(PageRun run);
   VolatileMap::Ground::Part part_at(PageRun run) override;
-  bool has_mlocked(PageRun run) override;
   // No operation is under way, nor a change of marks, until the gate opens and unlocks.
   void close_for_all();
   [[nodiscard]] bool try_close_for_all();

@@ -153,6 +153,14 @@ std::uint64_t VmModel::for_each_page(PageRun run, Body body) {
   return holes;
 }
 
+// What comes before the first locked page.
+PageRun VmModel::unlocked_part(PageRun run) {
+  for (Vpn at = run.first; at < run.end(); ++at)
+    if (const Page* page = find(at); page != nullptr && page->is_locked)
+      return {run.first, at - run.first};
+  return run;
+}
+
 void VmModel::forget_mapping(PageRun run) {
   for_each_page(run, [this](Vpn, Page& page) {
     held_ -= std::min<std::uint64_t>(held_, page.pins + (page.is_locked ? 1 : 0));
@@ -412,52 +420,45 @@ void VmModel::do_protect() {
 void VmModel::do_discard() {
   const PageRun run = any_run();
   begin(Op::kDiscard, run);
-  bool locked = false;
   const Status s = soft_.vm().discard(run);
-  const std::uint64_t holes = for_each_page(run, [&](Vpn, Page& page) {
-    locked = locked || page.is_locked;
-    if (page.is_locked) return;
+  const PageRun done = unlocked_part(run);
+  const std::uint64_t holes = for_each_page(done, [&](Vpn, Page& page) {
     if (step_failed())
       allow_zeros(page);
     else
       note_zeros(page);
     page.is_steady = false;
   });
-  expect_status(s, locked ? EINVAL : holes != 0 ? ENOMEM : 0, "discard");
+  expect_status(s, done != run ? EINVAL : holes != 0 ? ENOMEM : 0, "discard");
 }
 
 void VmModel::do_free() {
   const PageRun run = any_run();
+  const PageRun done = unlocked_part(run);
   begin(Op::kFree, run);
-  bool locked = false;
-  for_each_page(run, [&](Vpn at, Page& page) {
+  for_each_page(done, [&](Vpn at, Page& page) {
     if (is_purged(at, page)) note_zeros(page);  // what was lost, and is no loss from now on
   });
   const Status s = soft_.vm().free_lazily(run);
-  const std::uint64_t holes = for_each_page(run, [&](Vpn, Page& page) {
-    locked = locked || page.is_locked;
-    if (page.is_locked) return;
+  const std::uint64_t holes = for_each_page(done, [&](Vpn, Page& page) {
     page.is_lazy = true;
     if (!step_failed()) page.is_idle = false;
     if (!page.is_steady) allow_zeros(page);
   });
-  expect_status(s, locked ? EINVAL : holes != 0 ? ENOMEM : 0, "free");
+  expect_status(s, done != run ? EINVAL : holes != 0 ? ENOMEM : 0, "free");
 }
 
 void VmModel::do_free_until_reuse() {
   const PageRun run = any_run();
+  const PageRun done = unlocked_part(run);
   begin(Op::kFreeUntilReuse, run);
-  bool locked = false;
-  for_each_page(run, [](Vpn, Page& page) { page.is_idle = true; });
+  for_each_page(done, [](Vpn, Page& page) { page.is_idle = true; });
   const Status s = soft_.vm().free_lazily(run, Vm::Until::kReuse);
-  const std::uint64_t holes = for_each_page(run, [&](Vpn, Page& page) {
-    locked = locked || page.is_locked;
-    if (page.is_locked) return;
+  const std::uint64_t holes = for_each_page(done, [&](Vpn, Page& page) {
     page.is_lazy = true;
-    page.is_idle = true;
     if (!page.is_steady) allow_zeros(page);
   });
-  expect_status(s, locked ? EINVAL : holes != 0 ? ENOMEM : 0, "free until reuse");
+  expect_status(s, done != run ? EINVAL : holes != 0 ? ENOMEM : 0, "free until reuse");
 }
 
 // Its owner keeps the promise: no store before this.
@@ -493,8 +494,9 @@ void VmModel::do_harmless_advice(Op op) {
   const Status s = op == Op::kCold      ? soft_.vm().cold(run)
                    : op == Op::kPageOut ? soft_.vm().page_out(run)
                                         : soft_.vm().will_need(run);
+  const bool refused = op != Op::kWillNeed && unlocked_part(run) != run;
   const std::uint64_t holes = for_each_page(run, [](Vpn, Page&) {});
-  expect_status(s, holes != 0 ? ENOMEM : 0, "advice");
+  expect_status(s, refused ? EINVAL : holes != 0 ? ENOMEM : 0, "advice");
 }
 
 // ---- Volatile memory --------------------------------------------------------------------------
@@ -644,8 +646,10 @@ void VmModel::do_lock() {
     const bool locked = soft_.pte(at).has(Pte::kLocked);
     if (locked && !page.is_locked) ++held_;
     page.is_locked = locked;
-    if (s.ok()) expect(locked, "lock left a page unlocked");
-    if (s.ok() && !on_fault) expect(soft_.mmu().is_mapped(at), "a locked page is not there");
+    expect(!locked || !page.is_droppable, "lock keeps what may be dropped");
+    if (!s.ok() || page.is_droppable) return;
+    expect(locked, "lock left a page unlocked");
+    if (!on_fault) expect(soft_.mmu().is_mapped(at), "a locked page is not there");
   });
   if (s.code() == ENOMEM && is_excused()) return;
   expect_status(s, holes != 0 ? ENOMEM : 0, "lock");

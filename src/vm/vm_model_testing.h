@@ -91,6 +91,7 @@ class VmModel {
   void note_store(Page& page, const PageImage& image);
   void note_load(Vpn at, Page& page, const PageImage::Bytes& bytes);
   void note_zeros(Page& page);
+  [[nodiscard]] PageRun unlocked_part(PageRun run);
   void forget_mapping(PageRun run);
   template <typename Body>
   std::uint64_t for_each_page(PageRun run, Body body);  // returns the holes

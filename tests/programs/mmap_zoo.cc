@@ -173,6 +173,25 @@ void locks_and_residency() {
   CHECK(munmap(p, 4 * kMiB) == 0);
 }
 
+// What takes memory away ends at the first locked page; the pages behind it stay as they were.
+void locked_advice() {
+  for (const int advice : {MADV_DONTNEED, MADV_FREE, MADV_COLD, MADV_PAGEOUT}) {
+    char* p = map(4 * kMiB);
+    stamp_all(p, 4 * kMiB, 16);
+    CHECK(mlock(p + 2 * kMiB, kPage) == 0);
+    errno = 0;
+    CHECK(madvise(p, 4 * kMiB, advice) == -1 && errno == EINVAL);
+    check_all(p + 2 * kMiB, 2 * kMiB, 16, 2 * kMiB / kPage);
+    if (advice == MADV_DONTNEED) CHECK(is_zero(p, 2 * kMiB));
+    // A hole in front of it is not what is told.
+    CHECK(munmap(p + kMiB, kPage) == 0);
+    errno = 0;
+    CHECK(madvise(p, 4 * kMiB, advice) == -1 && errno == EINVAL);
+    check_all(p + 2 * kMiB, 2 * kMiB, 16, 2 * kMiB / kPage);
+    CHECK(munmap(p, 4 * kMiB) == 0);
+  }
+}
+
 void advice() {
   char* p = map(8 * kMiB);
   stamp_all(p, 8 * kMiB, 12);
@@ -209,6 +228,9 @@ void droppable() {
   for (std::size_t at = 0; at < 8 * kMiB; at += kPage)
     if (!is_zero(p + at, kPage)) check_stamp(p + at, 14, at / kPage);
   stamp_all(p, kPage, 15);
+  // To lock it is allowed, and changes nothing.
+  CHECK(mlock(p, 8 * kMiB) == 0);
+  CHECK(madvise(p, 8 * kMiB, MADV_FREE) == 0);
   CHECK(munmap(p, 8 * kMiB) == 0);
 }
 
@@ -270,6 +292,7 @@ int main(int argc, char** argv) {
     files_and_shared_over_anonymous();
     locks_and_residency();
     advice();
+    locked_advice();
     droppable();
     refusals();
     many_small_and_large();
