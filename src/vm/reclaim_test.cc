@@ -315,7 +315,7 @@ TEST_F(SoftReclaim, DroppableMemoryGoesEvenWhenItWasJustWritten) {
 
 // Of pages shared since a fork, MOVE takes none: they are dropped another time, never swapped.
 TEST_F(SoftReclaim, DroppableMemoryThatCannotGoIsNotSwappedInstead) {
-  for (const Pins pins : {Pins::kKnown, Pins::kUnknown}) {
+  for (const auto pins : {mmu::Pins::kKnown, mmu::Pins::kUnknown}) {
     SoftVmOptions options;
     options.pins = pins;
     SoftVm soft(options);
