@@ -16,7 +16,8 @@
 //             (kIdle: not trapped, its owner stores no more before it says so)
 //                                                -> mapped (a store) | empty (discarded)
 //   lazyaway  the same, but in the shadow: a whole block was freed, and moving its page table
-//             away is cheaper than trapping the stores of 512 pages
+//             away is cheaper than trapping the stores of 512 pages; or a device may hold a pin
+//             that we do not know of, whose stores no trap catches
 //                                                -> mapped (touched) | empty (discarded)
 //   clean     at its address, stores trapped, still compressed: NOT lazily freed
 //                                                -> mapped (a store) | swapped (let go)

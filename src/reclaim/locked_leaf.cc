@@ -289,6 +289,21 @@ unsigned LockedLeaf::trap_stores_lazily(unsigned first, unsigned n) LEAF_HELD {
   return done;
 }
 
+unsigned LockedLeaf::take_lazily(unsigned first, unsigned n) LEAF_HELD {
+  unsigned marked = 0;
+  for (unsigned i = first; i < first + n; ++i) {
+    const mmu::Progress p = context_.mmu->take(reservation(), run(i, first + n - i));
+    for (const unsigned end = i + static_cast<unsigned>(p.done.value()); i < end; ++i) {
+      free_entry(i);
+      leaf_.set(
+          i, leaf_.get(i).with(Pte::kInShadow).without(Pte::kBusy).with_state(PteState::kLazyAway));
+      ++marked;
+    }
+    if (p.complete() || p.outcome == mmu::Outcome::kNoMemory) break;
+  }
+  return marked;
+}
+
 unsigned LockedLeaf::free_block_lazily() LEAF_HELD {
   if (context_.pins != mmu::Pins::kKnown || leaf_.held != 0 || leaf_.in_shadow != 0 ||
       leaf_.count_of(PteState::kLazyFree) != 0 || region().is(RegionFlags::kHuge))

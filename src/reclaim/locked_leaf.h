@@ -56,6 +56,9 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   unsigned take(unsigned begin, unsigned end, const Marks* only = nullptr);
   // mapped -> lazyfree (and clean -> lazyfree, entry freed); the caller has dealt with others.
   unsigned trap_stores_lazily(unsigned first, unsigned n);
+  // mapped or clean -> lazyaway, but for pages that the kernel holds, which stay ordinary: a device
+  // that got its pin before may still write to them, behind any trap. Pages marked.
+  unsigned take_lazily(unsigned first, unsigned n);
   // The same for the whole leaf at once, where that is cheaper: everything at its address ->
   // lazyaway. 0 if it does not apply (then nothing was done); pages marked.
   unsigned free_block_lazily();

@@ -128,8 +128,10 @@ void Vm::free_lazily(LockedLeaf& locked, unsigned begin, unsigned end, Until unt
   note_marked(leaf);
   unsigned marked = 0;
   if (begin == 0 && end == kPagesPerBlock) marked += locked.free_block_lazily();
-  for_each_run(leaf, begin, end, may_be_freed,
-               [&](unsigned first, unsigned n) { marked += locked.trap_stores_lazily(first, n); });
+  for_each_run(leaf, begin, end, may_be_freed, [&](unsigned first, unsigned n) {
+    marked += context_.pins == mmu::Pins::kKnown ? locked.trap_stores_lazily(first, n)
+                                                 : locked.take_lazily(first, n);
+  });
   context_.counters.add(Event::pglazyfree, marked);
 }
 

@@ -1,5 +1,6 @@
 // io_in_flight [MIB] [SECONDS]: the kernel reads into and writes from memory that is being pushed
-// out: read, O_DIRECT read and write, io_uring reads that are still in flight.
+// out: read, O_DIRECT read and write, io_uring reads that are still in flight, also into memory that
+// is lazily freed meanwhile.
 #include <fcntl.h>
 #include <linux/io_uring.h>
 #include <sys/mman.h>
@@ -82,10 +83,13 @@ class Ring {
     __atomic_store_n(sq_tail_, tail + 1, __ATOMIC_RELEASE);
     CHECK(syscall(SYS_io_uring_enter, fd_, 1, 0, 0, nullptr, 0) == 1);
   }
+  // Is one done? The kernel tells at the latest when a system call of ours returns.
+  [[nodiscard]] bool has_done() const {
+    return __atomic_load_n(cq_tail_, __ATOMIC_ACQUIRE) != *cq_head_;
+  }
   // The tag of one that is done; waits for it.
   std::uint64_t wait(std::size_t bytes) {
-    while (__atomic_load_n(cq_tail_, __ATOMIC_ACQUIRE) == *cq_head_)
-      syscall(SYS_io_uring_enter, fd_, 0, 1, IORING_ENTER_GETEVENTS, nullptr, 0);
+    while (!has_done()) syscall(SYS_io_uring_enter, fd_, 0, 1, IORING_ENTER_GETEVENTS, nullptr, 0);
     const io_uring_cqe& e = cqes_[*cq_head_ & cq_mask_];
     CHECK(e.res == static_cast<int>(bytes));
     const std::uint64_t tag = e.user_data;
@@ -146,6 +150,33 @@ void read_ahead(int file, Ring& ring, std::uint64_t round) {
   for (char* b : buffers) std::free(b);
 }
 
+// What a device writes to lazily freed memory is a store: it stays, whether the read began before
+// the free or after it. Unless it was over before the free: then there may be zeros.
+void read_into_freed(int file, Ring& ring, std::uint64_t round) {
+  constexpr std::size_t kReadBlocks = 16;  // so long that a free is faster
+  constexpr std::size_t kBytes = kReadBlocks * kBlock;
+  static char* const at = static_cast<char*>(
+      mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  CHECK(at != MAP_FAILED);
+  const std::size_t first = round % (kBlocks / kReadBlocks) * kReadBlocks;
+  const std::uint64_t order = mix(round) % 4;
+  const std::size_t from = mix(round + 1) % (kReadBlocks / 2) * kPage;
+  const auto advise = [from](int advice) { CHECK(madvise(at + from, kBytes - from, advice) == 0); };
+  for (std::size_t i = 0; i < kBytes; i += kPage) stamp(at + i, 999, round);
+  if (order == 0) advise(MADV_FREE);
+  ring.read(file, at, kBytes, first * kBlock, 0);
+  if (order == 1 || order == 2) advise(MADV_FREE);
+  const bool may_vanish = order != 0 && order != 3 && ring.has_done();
+  if (order >= 2) advise(MADV_PAGEOUT);
+  CHECK(ring.wait(kBytes) == 0);
+  advise(MADV_PAGEOUT);
+  for (std::size_t i = 0; i < kBytes; i += kPage) {
+    const bool is_zero =
+        may_vanish && at[i] == 0 && std::memcmp(at + i, at + i + 1, kPage - 1) == 0;
+    if (!is_zero) check_stamp(at + i, first + i / kBlock, i % kBlock / kPage);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -169,6 +200,7 @@ int main(int argc, char** argv) {
   for (std::uint64_t round = 0; std::chrono::steady_clock::now() < end; ++round) {
     if (ring.works()) {
       read_ahead(file, ring, round);
+      read_into_freed(file, ring, round);
     } else {
       read_and_write(file, round + 7);
     }
