@@ -164,16 +164,25 @@ unsigned LockedLeaf::give_back(unsigned first, unsigned n) LEAF_HELD {
 unsigned LockedLeaf::allow_stores(unsigned first, unsigned n) LEAF_HELD {
   const mmu::Progress p = context_.mmu->unprotect(reservation(), run(first, n));
   const auto done = static_cast<unsigned>(p.done.value());
+  became_storable(first, done);
+  return done;
+}
+
+void LockedLeaf::dirty(unsigned i) LEAF_HELD {
+  (void)context_.mmu->unprotect(reservation(), run(i, 1));
+  became_storable(i, 1);
+}
+
+void LockedLeaf::became_storable(unsigned first, unsigned n) LEAF_HELD {
   const unsigned generation = context_.lru.generation();
   unsigned unfreed = 0;
-  for (unsigned i = first; i < first + done; ++i) {
+  for (unsigned i = first; i < first + n; ++i) {
     if (leaf_.get(i).state() == PteState::kLazyFree) ++unfreed;
     free_entry(i);
     // A clean page without its entry is no state of its own: go straight to mapped.
     leaf_.set(i, touched(leaf_.get(i).with_state(PteState::kMapped), generation));
   }
   if (unfreed != 0) context_.counters.add(Event::pglazyunfreed, unfreed);
-  return done;
 }
 
 // ---- Letting go -------------------------------------------------------------------------------
@@ -220,6 +229,15 @@ void LockedLeaf::became_standby(unsigned first, unsigned n) LEAF_HELD {
   context_.counters.add(Event::pgdeactivate, taken);
 }
 
+// MOVE refused the page: it is shared since a fork, or pinned. A store that changes nothing ends the
+// first; the mark makes sure that we try this once, and then leave the page alone. That store must
+// not trap: it would wait for the lock that we hold.
+void LockedLeaf::unshare(unsigned i) LEAF_HELD {
+  if (context_.mmu->unprotect(reservation(), run(i, 1)).complete())
+    context_.mmu->unshare(reservation(), leaf_.page(i));
+  leaf_.set(i, leaf_.get(i).with(Pte::kBusy));
+}
+
 unsigned LockedLeaf::take(unsigned begin, unsigned end, const Marks* only) LEAF_HELD {
   const unsigned standby_before = leaf_.count_of(PteState::kStandby);
   // A page may leave if it is ordinary, not held and (where asked) marked. A lazily freed page
@@ -262,12 +280,8 @@ unsigned LockedLeaf::take(unsigned begin, unsigned end, const Marks* only) LEAF_
     i += done;
     if (p.complete()) continue;
     if (p.outcome == mmu::Outcome::kBusy && !leaf_.get(i).has(Pte::kBusy)) {
-      // Shared since a fork, or pinned. A store that changes nothing ends the first; the mark
-      // makes sure that we try this once, and then leave the page alone. That store must not trap:
-      // it would wait for the lock that we hold.
       if (leaf_.get(i).traps_stores() && allow_stores(i, 1) == 0) break;
-      context_.mmu->unshare(reservation(), leaf_.page(i));
-      leaf_.set(i, leaf_.get(i).with(Pte::kBusy));
+      unshare(i);
       continue;
     }
     if (p.outcome == mmu::Outcome::kNoMemory) break;
@@ -379,16 +393,15 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
     }
     const unsigned n = last + 1 - i;
     drop_stale_shadows(i, i + n);
-    unsigned done = n;
+    mmu::Progress p;
     if (context_.pins == mmu::Pins::kKnown) {
-      const mmu::Progress p = context_.mmu->discard(reservation(), run(i, n));
-      done = static_cast<unsigned>(p.done.value());
+      p = context_.mmu->discard(reservation(), run(i, n));
     } else {
       // Only MOVE refuses a page that a device may still write to.
-      const mmu::Progress p = context_.mmu->take(reservation(), run(i, n));
-      done = static_cast<unsigned>(p.done.value());
-      if (done != 0) context_.mmu->drop_shadow(reservation(), run(i, done));
+      p = context_.mmu->take(reservation(), run(i, n));
+      if (!p.done.is_zero()) context_.mmu->drop_shadow(reservation(), {leaf_.page(i), p.done});
     }
+    const auto done = static_cast<unsigned>(p.done.value());
     for (unsigned j = i; j < i + done; ++j) {
       const PteState state = leaf_.get(j).state();
       if (!leaf_.get(j).is_at_address()) continue;
@@ -400,7 +413,16 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
     const unsigned cut = split_at(leaf_, i, i + done);
     if (cut != 0) context_.counters.add(Event::folio_split_reclaim, cut);
     i += done;
-    if (done < n) ++i;  // pinned, or shared since a fork: it stays lazily freed, tried later
+    if (p.complete()) continue;
+    const Pte refused = leaf_.get(i);
+    // To take the trap of a lazily freed page away would let a store slip in.
+    const bool is_trapped = refused.state() == PteState::kLazyFree && !refused.has(Pte::kIdle);
+    if (p.outcome == mmu::Outcome::kBusy && !refused.has(Pte::kBusy) && !is_trapped) {
+      unshare(i);
+      continue;
+    }
+    leaf_.set(i, refused.without(Pte::kBusy));
+    ++i;  // pinned: it stays what it is, and is tried later
   }
   if (lazily != 0) context_.counters.add(Event::pglazyfreed, lazily);
   if (dropped != 0) context_.counters.add(Event::pgdropped, dropped);

@@ -47,6 +47,9 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   unsigned give_back(unsigned first, unsigned n);
   // lazyfree or clean -> mapped: a store came. Frees kept copies.
   unsigned allow_stores(unsigned first, unsigned n);
+  // The same for a page that was stored to behind its trap. It cannot fail: a trap that the kernel
+  // will not take away ends with the next store.
+  void dirty(unsigned i);
 
   // ---- Letting go. ---------------------------------------------------------------------------
   // mapped or clean -> standby wherever the pages of [begin, end) are neither held nor (if `old`
@@ -106,6 +109,8 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   void drop_shadow_runs(unsigned begin, unsigned end);
   unsigned drop_lazy_away(unsigned begin, unsigned end);
   void became_standby(unsigned first, unsigned n);
+  void became_storable(unsigned first, unsigned n);
+  void unshare(unsigned i);
   [[nodiscard]] unsigned discard_mapped(unsigned first, unsigned n);
   [[nodiscard]] Purged purge_run(unsigned first, unsigned end);
 

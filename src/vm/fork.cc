@@ -49,14 +49,15 @@ Status Vm::after_fork_in_child() {
   if (!status) return status;
   // Store traps do not survive the fork. A lazily freed page gets its trap again; a clean one
   // becomes ordinary, its compressed copy goes; droppable memory is wiped.
-  context_.table.for_each_leaf([this](Leaf& leaf) {
+  bool wiped = true;
+  context_.table.for_each_leaf([this, &wiped](Leaf& leaf) {
     context_.lru.after_fork_in_child_release(leaf);
     LockedLeaf locked(context_, leaf);
     if (locked.region().is(RegionFlags::kDroppable)) {
       for_each_run(
           leaf, 0, kPagesPerBlock, [](Pte p) { return p.state() != PteState::kHole; },
           [&](unsigned first, unsigned n) {
-            (void)locked.forget(first, first + n, PteState::kEmpty);
+            wiped = wiped && locked.forget(first, first + n, PteState::kEmpty);
           });
       return;
     }
@@ -73,6 +74,8 @@ Status Vm::after_fork_in_child() {
           if (done < n) (void)locked.allow_stores(first + done, n - done);
         });
   });
+  // What the child must not see it shall not run with.
+  if (!wiped) return Error{EPERM};
   context_.counters.reset();
   // What is lazily freed now counts as marked here: the identity of validate() holds anew.
   context_.counters.add(Event::pglazyfree, context_.lazyfree_pages());

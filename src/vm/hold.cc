@@ -68,7 +68,7 @@ Status Vm::unpin(PageRun run, Dirtied dirtied) {
     const unsigned i = at.in_block();
     LockedLeaf locked(context_, *leaf);
     if (!locked.is_of(at)) continue;
-    if (dirtied == Dirtied::kYes && locked.get(i).traps_stores()) (void)locked.allow_stores(i, 1);
+    if (dirtied == Dirtied::kYes && locked.get(i).traps_stores()) locked.dirty(i);
     const Pte p = locked.get(i);
     if (p.pins() != 0) locked.set(i, p.with_pins(p.pins() - 1));
   }

@@ -426,6 +426,25 @@ TEST_F(SoftLazyFree, AParentsLazyPageMayGoWhileAChildSharesIt) {
   EXPECT_TRUE(soft_.reads_zeros(run.first));
 }
 
+// MOVE takes nothing that is shared since a fork: that must not make freed memory unreclaimable.
+TEST_F(SoftLazyFree, SharedSinceAForkItCanStillBeReclaimedWherePinsAreUnknown) {
+  SoftVmOptions options;
+  options.pins = mmu::Pins::kUnknown;
+  SoftVm soft(options);
+  const PageRun freed = soft.map(64);
+  soft.fill(freed);
+  const PageRun droppable = soft.map(64, RegionFlags::kDroppable);
+  soft.fill(droppable);
+  ASSERT_TRUE(soft.vm().free_lazily(freed, Vm::Until::kReuse).ok());
+  soft.fork_and_stay();
+  (void)soft.reclaim(64);
+  EXPECT_EQ(soft.drawn(freed), repeated('.', 64));
+  ASSERT_TRUE(soft.vm().page_out(droppable).ok());
+  EXPECT_EQ(soft.drawn(droppable), repeated('.', 64));
+  EXPECT_EQ(soft.count(Event::pswpout), 0U);
+  soft.validate();
+}
+
 // ---- Folios -----------------------------------------------------------------------------------
 
 TEST_F(SoftLazyFree, ARangeThatCoversAFolioKeepsItWhole) {
@@ -609,6 +628,37 @@ TEST_F(SoftLazyFree, AMarkThatStopsHalfWayLeavesTheRestOrdinary) {
   soft_.mmu().inject({mmu::SoftMmu::Primitive::kProtect, 0, PageCount(3), mmu::Outcome::kNoMemory});
   free(run);
   EXPECT_EQ(soft_.drawn(run), "lllmmmmm");
+}
+
+// Whatever the page traps stores for: what a device wrote must not wait for the trap to go.
+TEST_F(SoftLazyFree, ATrapThatStaysDoesNotUndoADevicesStore) {
+  for (const bool is_clean : {false, true}) {
+    SoftVm soft;
+    const PageRun run = soft.map(1);
+    soft.fill(run);
+    if (is_clean) {
+      ASSERT_TRUE(soft.vm().page_out(run).ok());
+      ASSERT_TRUE(soft.holds(run.first, SoftVm::image_of(run.first)));
+    } else {
+      ASSERT_TRUE(soft.vm().free_lazily(run).ok());
+    }
+    ASSERT_EQ(soft.drawn(run), is_clean ? "c" : "l");
+    ASSERT_TRUE(soft.vm().pin(run, PinFor::kReading).ok());
+    const PageImage written = SoftVm::image_of(run.first + PageCount(77));
+    const PageImage::Bytes bytes = written.bytes();
+    soft.mmu().pin(run.first);
+    ASSERT_TRUE(soft.mmu().device_store(run.first.address(), bytes.data(), bytes.size()));
+    soft.mmu().unpin(run.first);
+    soft.mmu().inject(
+        {mmu::SoftMmu::Primitive::kUnprotect, 0, PageCount(), mmu::Outcome::kNoMemory});
+    ASSERT_TRUE(soft.vm().unpin(run, Dirtied::kYes).ok());
+    EXPECT_EQ(soft.drawn(run), "m");
+    (void)soft.reclaim(1);
+    ASSERT_TRUE(soft.vm().page_out(run).ok());
+    EXPECT_TRUE(soft.holds(run.first, written));
+    EXPECT_EQ(soft.store_part(run.first, 0, kSeed), Touch::kDone);
+    soft.validate();
+  }
 }
 
 TEST_F(SoftLazyFree, ADiscardThatStopsHalfWayLeavesTheRestLazy) {
