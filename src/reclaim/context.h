@@ -26,6 +26,9 @@ struct Context {
   // Stored bytes a page up to which a page that was only read keeps its compressed copy: it is
   // memory that the page's own frame costs on top, for the sake of one compression (about 4 us).
   ByteSize most_kept = 512;
+  // How often a fault that finds no memory waits 5 ms for others, who hold leaves isolated: a second,
+  // by when every thread has had a CPU, on a machine that is worth running on.
+  unsigned most_waits_for_others = 200;
   Budget budget;
   Counters counters;
   PageTable table;

@@ -59,8 +59,6 @@ bool needs_frame(Pte p) {
 }
 
 constexpr std::uint64_t kWaitForMemoryNs = 5'000'000;
-// A second: every thread has had a CPU by then, on a machine that is worth running on.
-constexpr unsigned kMostWaitsForOthers = 200;
 
 // Among the reasons for a bus error, which are errno values: it is poison that will raise it.
 constexpr int kPoisoned = -1;
@@ -136,7 +134,7 @@ mmu::Verdict Vm::handle(const mmu::Fault& fault, int* lost) {
     // budget shrinks it does: either the room is found, or the old budget stays. And whoever holds
     // leaves isolated, perhaps without a CPU, puts them back.
     const bool is_passing = context_.budget.is_shrinking() ||
-                            (context_.lru.has_isolated() && waits < kMostWaitsForOthers);
+                            (context_.lru.has_isolated() && waits < context_.most_waits_for_others);
     if (on_exhausted_ == OnExhausted::kSigbus && !is_passing && ++exhausted > 3) {
       *lost = ENOMEM;
       return mmu::Verdict::kBusError;

@@ -437,7 +437,9 @@ TEST_F(SoftExhaustion, TheToucherGetsABusErrorAndNothingIsLost) {
 // What another thread holds isolated is on no list: a thread that has lost its CPU there must not
 // make the others believe that nothing is left.
 TEST_F(SoftExhaustion, WhatOthersHoldIsolatedIsWaitedFor) {
-  SoftVm soft(with_budget(5000));
+  SoftVmOptions options = with_budget(5000);
+  options.most_waits_for_others = 200;
+  SoftVm soft(options);
   const PageRun run = soft.map(10'000);
   soft.fill(sub(run, 0, 4000));
   std::vector<Leaf*> held;

@@ -13,6 +13,7 @@ SoftVm::SoftVm(const SoftVmOptions& options)
   context_->mmu = mmu_.get();
   context_->pins = options.pins;
   context_->most_kept = options.most_kept;
+  context_->most_waits_for_others = options.most_waits_for_others;
   context_->budget.set_limit(options.budget);
   BUOY_CHECK(context_->table.create().ok());
   BUOY_CHECK(vm_->create().ok());

@@ -21,7 +21,8 @@ struct SoftVmOptions {
   mmu::Pins pins = mmu::Pins::kKnown;
   swap::CompressorKind compressor = swap::CompressorKind::kLz4;
   mmu::Return preferred_return = mmu::Return::kMoved;
-  ByteSize most_kept = kPageSize;  // all copies of pages that were only read: Context's is less
+  unsigned most_waits_for_others = 0;  // a hook runs inside of what it would wait for
+  ByteSize most_kept = kPageSize;      // all copies of pages that were only read: Context's is less
 };
 
 class SoftVm {
