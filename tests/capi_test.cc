@@ -176,6 +176,7 @@ constexpr RangeCall kRangeCalls[] = {
     {"cold", [](void* p, std::size_t n) { return buoy_advise(p, n, BUOY_COLD) == 0; }},
     {"pageout", [](void* p, std::size_t n) { return buoy_advise(p, n, BUOY_PAGEOUT) == 0; }},
     {"willneed", [](void* p, std::size_t n) { return buoy_advise(p, n, BUOY_WILLNEED) == 0; }},
+    {"populate", [](void* p, std::size_t n) { return buoy_advise(p, n, BUOY_POPULATE) == 0; }},
     {"pin", [](void* p, std::size_t n) { return buoy_pin(p, n, 0) == 0; }},
     {"unpin", [](void* p, std::size_t n) { return buoy_unpin(p, n, 0) == 0; }},
     {"residency",

@@ -61,7 +61,7 @@ class Owner {
     else if (dice < 880)
       EXPECT_EQ(buoy_advise(at(page), n * kPageSize, BUOY_WILLNEED), 0);
     else if (dice < 890)
-      reuse(page, n);
+      reuse(page, n, random_() % 2 == 0 ? BUOY_REUSE : BUOY_POPULATE);
     else if (dice < 900)
       forget_perhaps(page, n);
     else if (dice < 960)
@@ -99,7 +99,7 @@ class Owner {
                   << (s.is_lazy ? " (lazily freed)" : "");
   }
   void stamp(std::size_t page) {
-    if (state_[page].is_idle) reuse(page, 1);
+    if (state_[page].is_idle) reuse(page, 1, BUOY_REUSE);
     check(page);
     State& s = state_[page];
     s = {s.version + 1, false};
@@ -122,8 +122,8 @@ class Owner {
     for (std::size_t i = page; i < page + n; ++i) state_[i] = {};
   }
   // Ordinary again: the pages are as a check finds them now, and stay so.
-  void reuse(std::size_t page, std::size_t n) {
-    EXPECT_EQ(buoy_advise(at(page), n * kPageSize, BUOY_REUSE), 0);
+  void reuse(std::size_t page, std::size_t n, int advice) {
+    EXPECT_EQ(buoy_advise(at(page), n * kPageSize, advice), 0);
     for (std::size_t i = page; i < page + n; ++i) {
       check(i);
       state_[i].is_lazy = state_[i].is_idle = false;

@@ -67,11 +67,15 @@ enum {
   BUOY_DONTNEED = 3, /* contents are gone now; reads give zeros */
   BUOY_COLD = 4,     /* reclaim these first */
   BUOY_PAGEOUT = 5,  /* reclaim these now */
-  BUOY_WILLNEED = 6, /* bring these in now */
+  BUOY_WILLNEED = 6, /* bring these in now, as far as there is room */
   /* Lazily freed as by BUOY_FREE, and the caller promises: no store before BUOY_REUSE. For what
    * an allocator holds free. Nothing has to be trapped, so that neither call is a system call for
    * resident pages. A store that breaks the promise may be lost with its page. */
-  BUOY_FREE_UNTIL_REUSE = 16
+  BUOY_FREE_UNTIL_REUSE = 16,
+  /* All of these are there and may be stored to, without a fault each: empty pages of the range, and
+   * no others, are filled with zeros. Room is made by reclaim. EAGAIN: there is none; EIO: a page
+   * is lost or purged. Those before it are done. */
+  BUOY_POPULATE = 17
 };
 
 /* buoy_pin / buoy_unpin flags. */

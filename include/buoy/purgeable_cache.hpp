@@ -251,9 +251,16 @@ class purgeable_cache {
     friend purgeable_cache;
     place(purgeable_cache& cache, shard& s, entry& e) : cache_(cache), shard_(s), entry_(e) {}
     std::byte* allocate_bytes(std::size_t bytes) {
-      const std::lock_guard lock(shard_.mutex);
-      cache_.make_room(shard_, entry_, bytes);
+      {
+        const std::lock_guard lock(shard_.mutex);
+        cache_.make_room(shard_, entry_, bytes);
+      }
       is_used_ = true;
+      // Faults would fill what is free beside it as well, which nobody wants.
+      const std::size_t pages = (bytes + detail::page_runs::kPage - 1) / detail::page_runs::kPage;
+      if (pages != 0 &&
+          buoy_advise(entry_.run.at, pages * detail::page_runs::kPage, BUOY_POPULATE) != 0)
+        throw std::bad_alloc();
       return entry_.run.at;
     }
     bool is_used_ = false;

@@ -197,8 +197,8 @@ void* buoy_remap(void* address, size_t old_length, size_t new_length) {
 
 int buoy_advise(void* address, size_t length, int advice) {
   Range r;
-  const bool is_known =
-      (advice >= BUOY_FREE && advice <= BUOY_WILLNEED) || advice == BUOY_FREE_UNTIL_REUSE;
+  const bool is_known = (advice >= BUOY_FREE && advice <= BUOY_WILLNEED) ||
+                        advice == BUOY_FREE_UNTIL_REUSE || advice == BUOY_POPULATE;
   if (!is_known) return fail(EINVAL);
   if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
   Vm& vm = r.pool->vm();
@@ -218,6 +218,8 @@ int buoy_advise(void* address, size_t length, int advice) {
       return result(vm.cold(r.run));
     case BUOY_PAGEOUT:
       return result(vm.page_out(r.run));
+    case BUOY_POPULATE:
+      return result(vm.populate(r.run, PinFor::kWriting));
     default:
       return result(vm.will_need(r.run));
   }

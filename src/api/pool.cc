@@ -136,12 +136,9 @@ int Pool::advise(void* address, ByteSize length, int madvise_advice) {
     case MADV_WILLNEED:
       return negative(vm_.will_need(run));
     case MADV_POPULATE_READ:
-    case MADV_POPULATE_WRITE: {
-      const Status s =
-          vm_.pin(run, madvise_advice == MADV_POPULATE_WRITE ? PinFor::kWriting : PinFor::kReading);
-      if (s.ok()) (void)vm_.unpin(run, Dirtied::kNo);
-      return negative(s);
-    }
+      return negative(vm_.populate(run, PinFor::kReading));
+    case MADV_POPULATE_WRITE:
+      return negative(vm_.populate(run, PinFor::kWriting));
     case MADV_NORMAL:
     case MADV_RANDOM:
     case MADV_SEQUENTIAL:

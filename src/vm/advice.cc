@@ -3,6 +3,7 @@
 // locked page, with EINVAL.
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 #include "base/signals.h"
@@ -224,6 +225,56 @@ Status Vm::will_need(PageRun run) {
     (void)make_resident(at, false);
   }
   return mapped_or_hole(whole);
+}
+
+Status Vm::populate(PageRun run, PinFor purpose) {
+  if (mapped_prefix(run) != run.count) return Error{ENOMEM};
+  for (Vpn at = run.first; at < run.end();) {
+    const SignalBlock signals;
+    const Result<PageCount> filled = fill_empty({at, run.end() - at});
+    if (!filled) return filled.error();
+    at += *filled;
+    if (!filled->is_zero()) continue;
+    const Leaf* leaf = context_.table.find_leaf(at);
+    const Pte p = leaf == nullptr ? Pte() : leaf->get(at.in_block());
+    const bool is_ready =
+        p.state() == PteState::kMapped || (purpose == PinFor::kReading && p.is_at_address());
+    if (!is_ready)
+      if (Status s = make_resident(at, purpose == PinFor::kWriting); !s.ok()) return s;
+    ++at;
+  }
+  return {};
+}
+
+Result<PageCount> Vm::fill_empty(PageRun run) {
+  constexpr unsigned kMostAtOnce = 64;  // 256 KiB: as long as the longest fault may hold a leaf
+  const unsigned begin = run.first.in_block();
+  const auto most = static_cast<unsigned>(
+      std::min<std::uint64_t>(run.count.value(), kMostAtOnce - begin % kMostAtOnce));
+  const auto empty_from = [begin, most](const Leaf& leaf) {
+    unsigned n = 0;
+    while (n < most && leaf.get(begin + n).state() == PteState::kEmpty &&
+           !leaf.get(begin + n).has(Pte::kInShadow))
+      ++n;
+    return n;
+  };
+  const GatePass pass(context_.gate);
+  Leaf* leaf = context_.table.find_or_make_leaf(run.first);
+  if (leaf == nullptr) return PageCount();
+  const unsigned wanted = empty_from(*leaf);
+  if (wanted == 0) return PageCount();
+  Precharge precharge(context_.budget);
+  if (!reclaimer_.charge(precharge, PageCount(wanted)) &&
+      !reclaimer_.charge(precharge, PageCount(1)))
+    return Error{EAGAIN};
+  LockedLeaf locked(context_, *leaf, &precharge);
+  if (!locked.is_of(run.first) || locked.region().is(RegionFlags::kHuge)) return PageCount();
+  const unsigned n = std::min(empty_from(*leaf), static_cast<unsigned>(precharge.held().value()));
+  const unsigned done = n == 0 ? 0 : locked.fill_zeros(begin, n);
+  if (done > 1 && std::has_single_bit(done) && begin % done == 0)
+    locked.join_folio(begin, Order(static_cast<unsigned>(std::countr_zero(done))));
+  context_.counters.add(Event::pgfault_zero, done);
+  return PageCount(done);
 }
 
 }  // namespace buoy

@@ -92,6 +92,10 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Status cold(PageRun run);
   Status page_out(PageRun run);
   Status will_need(PageRun run);
+  // Each page is there at its time, to be stored to or only read; where that takes more than the
+  // budget, the first ones may have left again. EAGAIN: nothing can be reclaimed; EIO: a page is
+  // lost or purged. Those before it are done.
+  Status populate(PageRun run, PinFor purpose);
 
   // ---- Holding (hold.cc) ----------------------------------------------------------------------
   // All or nothing. EAGAIN: the budget cannot hold it, or a page has too many pins; ENOMEM: hole.
@@ -145,6 +149,9 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Step load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& precharge);
   Step load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharge);
   Step allow_stores(LockedLeaf& locked, unsigned i);
+  // Fills the empty pages from `run.first` on with zeros, and no page behind the run; so many of them
+  // at a time. EAGAIN if nothing can be reclaimed.
+  Result<PageCount> fill_empty(PageRun run);
   // Makes the page resident (and stores allowed). EAGAIN if nothing can be reclaimed, EIO if lost.
   Status make_resident(Vpn vpn, bool for_store);
   mmu::Verdict handle(const mmu::Fault& fault, int* lost);

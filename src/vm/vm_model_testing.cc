@@ -24,6 +24,7 @@ enum class VmModel::Op : std::uint8_t {
   kDiscard,
   kFree,
   kReuse,
+  kPopulate,
   kCold,
   kPageOut,
   kWillNeed,
@@ -480,6 +481,26 @@ void VmModel::do_reuse() {
   expect_status(s, holes != 0 ? ENOMEM : 0, "reuse");
 }
 
+void VmModel::do_populate() {
+  PageRun run = any_run();
+  run.count = std::min(run.count, PageCount(32));  // the smallest budgets are soon exhausted
+  const bool for_writing = chance(700);
+  begin(Op::kPopulate, run, for_writing ? 1 : 0);
+  const Status s = soft_.vm().populate(run, for_writing ? PinFor::kWriting : PinFor::kReading);
+  bool is_any_purged = false;
+  const std::uint64_t holes = for_each_page(run, [&](Vpn at, Page& page) {
+    is_any_purged = is_any_purged || is_purged(at, page);
+    if (!s || !for_writing) return;
+    if (!step_failed()) page.is_lazy = false;
+    page.is_idle = false;
+  });
+  if (holes != 0)
+    expect_status(s, ENOMEM, "populate over a hole");
+  else
+    expect(s.ok() || (s.code() == EAGAIN && is_excused()) || (s.code() == EIO && is_any_purged),
+           "populate refused");
+}
+
 void VmModel::do_harmless_advice(Op op) {
   const PageRun run = any_run();
   begin(op, run);
@@ -765,12 +786,12 @@ void VmModel::step() {
   static constexpr struct {
     unsigned weight;
     Op op;
-  } kMix[] = {{300, kLoad},         {300, kStore}, {5, kTouchHole}, {12, kMap},      {10, kUnmap},
-              {5, kMapOver},        {8, kRemap},   {12, kProtect},  {20, kDiscard},  {60, kFree},
-              {15, kReuse},         {10, kCold},   {30, kPageOut},  {15, kWillNeed}, {30, kAge},
-              {20, kReclaim},       {30, kMark},   {25, kUnmark},   {25, kPin},      {30, kUnpin},
-              {20, kDeviceStore},   {6, kLock},    {6, kUnlock},    {4, kResize},    {2, kFork},
-              {40, kFreeUntilReuse}};
+  } kMix[] = {{300, kLoad},  {300, kStore},        {5, kTouchHole}, {12, kMap},     {10, kUnmap},
+              {5, kMapOver}, {8, kRemap},          {12, kProtect},  {20, kDiscard}, {60, kFree},
+              {15, kReuse},  {10, kPopulate},      {10, kCold},     {30, kPageOut}, {15, kWillNeed},
+              {30, kAge},    {20, kReclaim},       {30, kMark},     {25, kUnmark},  {25, kPin},
+              {30, kUnpin},  {20, kDeviceStore},   {6, kLock},      {6, kUnlock},   {4, kResize},
+              {2, kFork},    {40, kFreeUntilReuse}};
   if (mappings_.empty() || pages_.size() < options_.mapped_pages / 2) {
     do_map();
     return;
@@ -838,6 +859,9 @@ void VmModel::step() {
       break;
     case kReuse:
       do_reuse();
+      break;
+    case kPopulate:
+      do_populate();
       break;
     case kCold:
     case kPageOut:

@@ -112,6 +112,7 @@ class VmModel {
   void do_free_until_reuse();
   void end_promise(Vpn at);
   void do_reuse();
+  void do_populate();
   void do_harmless_advice(Op op);
   void do_mark();
   void do_unmark();
