@@ -199,6 +199,16 @@ void advice() {
   CHECK(madvise(p, 8 * kMiB, MADV_PAGEOUT) == 0);
   check_all(p, 8 * kMiB, 12);
   CHECK(madvise(p, 8 * kMiB, MADV_WILLNEED) == 0);
+  // More than there may be: each page was there at its time.
+  char* large = map(64 * kMiB);
+  stamp_all(large, kMiB, 15);
+  CHECK(madvise(large, 64 * kMiB, MADV_POPULATE_WRITE) == 0);
+  CHECK(madvise(large, 64 * kMiB, MADV_POPULATE_READ) == 0);
+  check_all(large, kMiB, 15);
+  CHECK(is_zero(large + kMiB, 63 * kMiB));
+  CHECK(munmap(large + kMiB, kPage) == 0);
+  CHECK(madvise(large, 64 * kMiB, MADV_POPULATE_WRITE) == -1 && errno == ENOMEM);
+  CHECK(munmap(large, 64 * kMiB) == 0);
   CHECK(madvise(p, 8 * kMiB, MADV_HUGEPAGE) == 0);
   CHECK(posix_madvise(p, 8 * kMiB, POSIX_MADV_DONTNEED) == 0);
   check_all(p, 8 * kMiB, 12);
