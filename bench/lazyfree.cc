@@ -83,6 +83,7 @@ std::string peer_name(const Subject& subject) {
       call = "cgroup limit";
       break;
     case Operation::kEager:
+    case Operation::kDiscard:
       call = "MADV_DONTNEED";
       break;
   }
@@ -176,7 +177,13 @@ class Cases {
   }
 
   void add_reclaim(unsigned threads) {
-    cases_.push_back(on_all_backings("reclaim", task(Operation::kReclaim, 0, threads)));
+    Case whole = on_all_backings("reclaim", task(Operation::kReclaim, 0, threads));
+    // What the kernel takes to forget such pages, whoever asks it to.
+    whole.subjects.push_back({Backing::kKernel4K, task(Operation::kDiscard, 0, threads)});
+    whole.lines.push_back({fmt::format("reclaim small/4K-discard {}t", threads),
+                           static_cast<std::size_t>(Backing::kBuoySmall),
+                           whole.subjects.size() - 1});
+    cases_.push_back(std::move(whole));
     // A folio of 64 KiB a call, against the kernel and against our own page-by-page path.
     Case batch = on_all_backings("reclaim run=16", task(Operation::kReclaim, 16, threads));
     for (const Backing backing : {Backing::kBuoySmall, Backing::kBuoyHuge}) {

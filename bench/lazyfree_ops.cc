@@ -99,6 +99,8 @@ class Round {
         return skip();
       case Operation::kEager:
         return discard_and_refault();
+      case Operation::kDiscard:
+        return {{"ns", per_page(discard())}};
     }
     return {};
   }
@@ -155,9 +157,12 @@ class Round {
     return {{"ns", met * kFolioPages / static_cast<double>(memory_.pages())}};
   }
 
+  double discard() {
+    return timed([&] { for_each_run(memory_, run(), [&](Span span) { memory_.discard(span); }); });
+  }
+
   Sample discard_and_refault() {
-    const double discarded =
-        timed([&] { for_each_run(memory_, run(), [&](Span span) { memory_.discard(span); }); });
+    const double discarded = discard();
     const double refaulted = timed([&] { memory_.store_everywhere(); });
     return {{"ns", per_page(discarded + refaulted)}, {"store_ns", per_page(refaulted)}};
   }
@@ -169,8 +174,9 @@ class Round {
 };
 
 constexpr std::pair<Operation, const char*> kWords[] = {
-    {Operation::kMark, "mark"},   {Operation::kStore, "store"}, {Operation::kReclaim, "reclaim"},
-    {Operation::kLimit, "limit"}, {Operation::kSkip, "skip"},   {Operation::kEager, "eager"}};
+    {Operation::kMark, "mark"},      {Operation::kStore, "store"}, {Operation::kReclaim, "reclaim"},
+    {Operation::kLimit, "limit"},    {Operation::kSkip, "skip"},   {Operation::kEager, "eager"},
+    {Operation::kDiscard, "discard"}};
 
 }  // namespace
 

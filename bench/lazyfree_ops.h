@@ -17,6 +17,7 @@ enum class Operation {
   kLimit,    // all marked; reclaimed by lowering the limit of this process's cgroup
   kSkip,     // all marked, one store into each 2 MiB; reclaim finds nothing. Per 2 MiB
   kEager,    // discarded, `run` pages a call, and stored to again in order
+  kDiscard,  // discarded, `run` pages a call: the least that reclaim on such pages can cost
 };
 
 struct Task {
