@@ -18,21 +18,8 @@ namespace {
 using Touch = SoftVm::Touch;
 constexpr PageCount kOne(1);
 
-constexpr std::uint32_t kSeed = 4 * 1000 + 1;  // compressible; of no page's own image
-
-PageRun sub(PageRun run, std::uint64_t first, std::uint64_t count) {
-  return {run.first + PageCount(first), PageCount(count)};
-}
-std::string repeated(char letter, std::size_t n) { return std::string(n, letter); }
-
-class SoftLazyFree : public testing::Test {
+class SoftLazyFree : public SoftVmTest {
  protected:
-  void TearDown() override { soft_.validate(); }
-  PageRun map_filled(std::uint64_t pages, RegionFlags flags = RegionFlags::kNone) {
-    const PageRun run = soft_.map(pages, flags);
-    soft_.fill(run);
-    return run;
-  }
   void free(PageRun run) { EXPECT_EQ(soft_.vm().free_lazily(run).code(), 0); }
   void free_until_reuse(PageRun run) {
     EXPECT_EQ(soft_.vm().free_lazily(run, Vm::Until::kReuse).code(), 0);
@@ -42,8 +29,6 @@ class SoftLazyFree : public testing::Test {
     (void)soft_.reclaim(std::max<std::uint64_t>(soft_.context().lazyfree_pages(), 1));
   }
   [[nodiscard]] unsigned order_of(Vpn page) const { return soft_.pte(page).order().value(); }
-
-  SoftVm soft_;
 };
 
 // ---- What it means ----------------------------------------------------------------------------

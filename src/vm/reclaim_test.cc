@@ -18,12 +18,6 @@ namespace {
 using mmu::SoftMmu;
 using Touch = SoftVm::Touch;
 constexpr PageCount kOne(1);
-constexpr std::uint32_t kSeed = 4 * 1000 + 1;
-
-PageRun sub(PageRun run, std::uint64_t first, std::uint64_t count) {
-  return {run.first + PageCount(first), PageCount(count)};
-}
-std::string repeated(char letter, std::size_t n) { return std::string(n, letter); }
 
 SoftVmOptions with_budget(std::uint64_t pages) {
   SoftVmOptions options;
@@ -31,21 +25,13 @@ SoftVmOptions with_budget(std::uint64_t pages) {
   return options;
 }
 
-class SoftReclaim : public testing::Test {
+class SoftReclaim : public SoftVmTest {
  protected:
-  void TearDown() override { soft_.validate(); }
-  PageRun map_filled(std::uint64_t pages, RegionFlags flags = RegionFlags::kNone) {
-    const PageRun run = soft_.map(pages, flags);
-    soft_.fill(run);
-    return run;
-  }
   bool holds_all(PageRun run) {
     for (Vpn page = run.first; page < run.end(); ++page)
       if (!soft_.holds(page, SoftVm::image_of(page))) return false;
     return true;
   }
-
-  SoftVm soft_;
 };
 
 // ---- Order ------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 // an arena block is 512 pages, so with less than that to spare nothing can be swapped.
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -59,7 +62,7 @@ class SoftVm {
   // What its page table says, without a fault and whatever the program may do.
   [[nodiscard]] Pte pte(Vpn page) const;
   // A letter a page:  - hole  . empty  m mapped  l lazily freed  a the same, taken away  c clean
-  // s standby  z swapped
+  // s standby  z swapped  L being loaded  P purged
   [[nodiscard]] std::string drawn(PageRun run) const;
 
   // ---- Reclaim --------------------------------------------------------------------------------
@@ -83,6 +86,29 @@ class SoftVm {
   mmu::SoftMmu::Hook hook_;
   frames::Arena* arena_ = nullptr;
   swap::SwapStack* swap_ = nullptr;
+};
+
+// A seed for store_part(): compressible, and in no page's own image.
+inline constexpr std::uint32_t kSeed = 4 * 1000 + 1;
+
+[[nodiscard]] inline PageRun sub(PageRun run, std::uint64_t first, std::uint64_t count) {
+  return {run.first + PageCount(first), PageCount(count)};
+}
+// Of a drawing.
+[[nodiscard]] inline std::string repeated(char letter, std::size_t n) {
+  return std::string(n, letter);
+}
+
+class SoftVmTest : public ::testing::Test {
+ protected:
+  void TearDown() override { soft_.validate(); }
+  PageRun map_filled(std::uint64_t pages, RegionFlags flags = RegionFlags::kNone) {
+    const PageRun run = soft_.map(pages, flags);
+    soft_.fill(run);
+    return run;
+  }
+
+  SoftVm soft_;
 };
 
 }  // namespace buoy

@@ -22,10 +22,6 @@ namespace {
 using Touch = SoftVm::Touch;
 using Clock = std::chrono::steady_clock;
 
-PageRun sub(PageRun run, std::uint64_t first, std::uint64_t count) {
-  return {run.first + PageCount(first), PageCount(count)};
-}
-
 // Runs a body and, at a step of it, another one in a thread of its own until that ends or waits.
 class AtAStep {
  public:

@@ -16,19 +16,8 @@ namespace {
 
 using Touch = SoftVm::Touch;
 
-PageRun sub(PageRun run, std::uint64_t first, std::uint64_t count) {
-  return {run.first + PageCount(first), PageCount(count)};
-}
-std::string repeated(char letter, std::size_t n) { return std::string(n, letter); }
-
-class SoftVolatile : public testing::Test {
+class SoftVolatile : public SoftVmTest {
  protected:
-  void TearDown() override { soft_.validate(); }
-  PageRun map_filled(std::uint64_t pages, RegionFlags flags = RegionFlags::kNone) {
-    const PageRun run = soft_.map(pages, flags);
-    soft_.fill(run);
-    return run;
-  }
   PageRun map_volatile(std::uint64_t pages, unsigned priority = 0,
                        RegionFlags flags = RegionFlags::kNone) {
     const PageRun run = map_filled(pages, flags);
@@ -49,8 +38,6 @@ class SoftVolatile : public testing::Test {
       if (letter == 'P') ++n;
     return n;
   }
-
-  SoftVm soft_;
 };
 
 // ---- Order ------------------------------------------------------------------------------------
