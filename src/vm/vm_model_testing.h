@@ -14,6 +14,9 @@
 // that need no fault, and, where no leaf is locked (while a page is being compressed), full ones.
 // Any step that can fail is made to, now and then; then the account admits both outcomes, but
 // never a third.
+//
+//   vm_model_testing.cc              the account, outcomes, the other thread, which operation comes
+//   vm_model_operations_testing.cc   the operations
 #pragma once
 
 #include <array>
@@ -52,7 +55,35 @@ class VmModel {
   [[nodiscard]] std::uint64_t purged_touches() const { return purged_touches_; }
 
  private:
-  enum class Op : std::uint8_t;
+  enum class Op : std::uint8_t {
+    kLoad,
+    kStore,
+    kTouchHole,
+    kMap,
+    kUnmap,
+    kMapOver,
+    kRemap,
+    kProtect,
+    kDiscard,
+    kFree,
+    kReuse,
+    kPopulate,
+    kCold,
+    kPageOut,
+    kWillNeed,
+    kAge,
+    kReclaim,
+    kMark,
+    kUnmark,
+    kPin,
+    kUnpin,
+    kDeviceStore,
+    kLock,
+    kUnlock,
+    kResize,
+    kFork,
+    kFreeUntilReuse,
+  };
   struct Page {
     std::vector<PageImage> allowed{PageImage()};
     mmu::Access access = mmu::Access::kReadWrite;
@@ -94,7 +125,16 @@ class VmModel {
   [[nodiscard]] PageRun unlocked_part(PageRun run);
   void forget_mapping(PageRun run);
   template <typename Body>
-  std::uint64_t for_each_page(PageRun run, Body body);  // returns the holes
+  std::uint64_t for_each_page(PageRun run, Body body) {  // returns the holes
+    std::uint64_t holes = 0;
+    for (Vpn at = run.first; at < run.end(); ++at) {
+      if (Page* page = find(at); page != nullptr)
+        body(at, *page);
+      else
+        ++holes;
+    }
+    return holes;
+  }
 
   // ---- Operations
   void step();
