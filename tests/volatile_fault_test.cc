@@ -2,7 +2,6 @@
 // kernel for it, and by many threads beside reclaim.
 //
 // ctest: timeout=300
-#include <buoy/buoy.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -17,44 +16,27 @@
 #include <csignal>
 #include <cstring>
 #include <iostream>
-#include <memory>
 #include <random>
 #include <thread>
 #include <vector>
 
-#include "pool_testing.h"
+#include "volatile_testing.h"
 
 namespace buoy::testing {
 namespace {
 
-constexpr std::size_t kPage = 4096;
-constexpr std::size_t kMiB = std::size_t{1} << 20;
 constexpr std::size_t kBytes = 8 * kPage;
 
-void install(void (*handler)(int, siginfo_t*, void*), int flags = 0) {
-  struct sigaction action {};
-  action.sa_sigaction = handler;
-  action.sa_flags = SA_SIGINFO | flags;
-  ASSERT_EQ(sigaction(SIGBUS, &action, nullptr), 0);
-}
 void touch(char* at) { *const_cast<volatile char*>(at) = 1; }
 
 // What handlers work on.
 char* object;
 
-class VolatileFault : public ::testing::TestWithParam<Delivery> {
+class VolatileFault : public VolatileTest {
  protected:
   void SetUp() override {
-    pool = std::make_unique<TestPool>(GetParam(), 32 * kMiB);
-    if (pool->get() == nullptr) GTEST_SKIP() << pool->why_not();
-    object = static_cast<char*>(buoy_map(pool->get(), kBytes, 0));
-    ASSERT_NE(object, nullptr);
-  }
-  void TearDown() override {
-    signal(SIGBUS, SIG_DFL);
-    if (pool->get() == nullptr) return;
-    pool->validate();
-    EXPECT_EQ(buoy_unmap(object, kBytes), 0);
+    VolatileTest::SetUp();
+    if (pool != nullptr) object = map(kBytes);
   }
   // The object is full of ones, and lost from its page `first` on.
   void lose_object(std::size_t first = 0) const {
@@ -63,7 +45,7 @@ class VolatileFault : public ::testing::TestWithParam<Delivery> {
     std::memset(object, 1, kBytes);
     const std::size_t bytes = kBytes - first * kPage;
     EXPECT_EQ(buoy_mark_volatile(object + first * kPage, bytes, 0), static_cast<ssize_t>(bytes));
-    EXPECT_GE(buoy_pool_reclaim(pool->get(), 1024 * kMiB), 0);
+    purge_all();
     unsigned char vec[kBytes / kPage];
     ASSERT_EQ(buoy_residency(object, kBytes, vec), 0);
     for (std::size_t i = first; i < kBytes / kPage; ++i)
@@ -76,8 +58,6 @@ class VolatileFault : public ::testing::TestWithParam<Delivery> {
               std::string::npos)
         << ended.said;
   }
-
-  std::unique_ptr<TestPool> pool;
 };
 
 // ---- System calls -----------------------------------------------------------------------------
@@ -305,8 +285,7 @@ TEST_P(VolatileFault, HandlersOfManyThreadsRefillBesideReclaim) {
   for (unsigned t = 0; t < 3; ++t)
     users.emplace_back([&, t] {
       Refiller mine;
-      mine.at =
-          static_cast<char*>(buoy_map(pool->get(), Refiller::kObjects * Refiller::kObject, 0));
+      mine.at = static_cast<char*>(buoy_map(pool, Refiller::kObjects * Refiller::kObject, 0));
       if (mine.at == nullptr) std::abort();
       for (std::size_t i = 0; i < Refiller::kObjects; ++i) mine.build(i);
       refiller = &mine;
@@ -338,7 +317,7 @@ TEST_P(VolatileFault, HandlersOfManyThreadsRefillBesideReclaim) {
     });
   std::thread reclaiming([&] {
     std::mt19937_64 random(9);
-    while (!stop) buoy_pool_reclaim(pool->get(), (1 + random() % 32) * kPage);
+    while (!stop) buoy_pool_reclaim(pool, (1 + random() % 32) * kPage);
   });
   for (std::thread& user : users) user.join();
   stop = true;

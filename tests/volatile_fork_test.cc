@@ -2,7 +2,6 @@
 // does with them the other does not see, though the kernel shares their pages.
 //
 // ctest: timeout=300
-#include <buoy/buoy.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -11,19 +10,16 @@
 #include <csetjmp>
 #include <csignal>
 #include <cstring>
-#include <memory>
 #include <random>
 #include <shared_mutex>
 #include <thread>
 #include <vector>
 
-#include "pool_testing.h"
+#include "volatile_testing.h"
 
 namespace buoy::testing {
 namespace {
 
-constexpr std::size_t kPage = 4096;
-constexpr std::size_t kMiB = std::size_t{1} << 20;
 constexpr std::size_t kBytes = 64 * kPage;
 
 // Two processes take turns.
@@ -55,29 +51,17 @@ class Turns {
   int to_parent_[2];
 };
 
-class VolatileFork : public ::testing::TestWithParam<Delivery> {
+class VolatileFork : public VolatileTest {
  protected:
-  void SetUp() override {
-    pool = std::make_unique<TestPool>(GetParam(), 32 * kMiB);
-    if (pool->get() == nullptr) GTEST_SKIP() << pool->why_not();
-  }
-  void TearDown() override {
-    signal(SIGBUS, SIG_DFL);
-    if (pool->get() == nullptr) return;
-    pool->validate();
-    for (char* at : mapped) EXPECT_EQ(buoy_unmap(at, kBytes), 0);
-  }
   char* map_volatile(char filled_with, unsigned flags = 0) {
-    auto* at = static_cast<char*>(buoy_map(pool->get(), kBytes, flags));
-    EXPECT_NE(at, nullptr);
-    mapped.push_back(at);
+    char* at = map(kBytes, flags);
     std::memset(at, filled_with, kBytes);
     EXPECT_EQ(buoy_mark_volatile(at, kBytes, 0), static_cast<ssize_t>(kBytes));
     return at;
   }
   // True: nothing of it can be read without SIGBUS any more.
   [[nodiscard]] bool purge(char* at) const {
-    (void)buoy_pool_reclaim(pool->get(), 1024 * kMiB);
+    (void)buoy_pool_reclaim(pool, 1024 * kMiB);
     unsigned char vec[kBytes / kPage];
     if (buoy_residency(at, kBytes, vec) != 0) return false;
     for (const unsigned char v : vec)
@@ -94,9 +78,6 @@ class VolatileFork : public ::testing::TestWithParam<Delivery> {
     int purged = -1;
     return buoy_mark_nonvolatile(at, kBytes, &purged) == static_cast<ssize_t>(kBytes) ? purged : -1;
   }
-
-  std::unique_ptr<TestPool> pool;
-  std::vector<char*> mapped;
 };
 
 TEST_P(VolatileFork, TheChildKeepsWhatTheParentPurges) {
@@ -106,11 +87,11 @@ TEST_P(VolatileFork, TheChildKeepsWhatTheParentPurges) {
     turns.give_to_parent();
     turns.await_parent();
     must(is_full_of(at, 5), "the child's pages are there while its mark lasts");
-    must(pool->stat("pgpurged") == 0, "the parent's purge is not the child's");
+    must(stat("pgpurged") == 0, "the parent's purge is not the child's");
     must(withdraw(at) == 0, "nothing of the child's was lost");
     must(is_full_of(at, 5), "the child's pages are there");
     turns.give_to_parent();
-    pool->validate();
+    validate();
   });
   turns.await_child();
   EXPECT_TRUE(purge(at));
@@ -125,17 +106,17 @@ TEST_P(VolatileFork, TheChildKeepsWhatTheParentPurges) {
 TEST_P(VolatileFork, TheParentKeepsWhatTheChildPurges) {
   char* at = map_volatile(5);
   const Ended ended = run_in_child([&] {
-    must(pool->stat("volatile_bytes") == kBytes, "the mark is inherited");
+    must(stat("volatile_bytes") == kBytes, "the mark is inherited");
     must(purge(at), "the child may purge pages that are shared");
-    must(pool->stat("pgpurged") == kBytes / kPage, "and counts them");
+    must(stat("pgpurged") == kBytes / kPage, "and counts them");
     must(withdraw(at) == 1, "and is told");
     must(is_full_of(at, 0), "and they read zeros");
     std::memset(at, 7, kBytes);
-    pool->validate();
+    validate();
   });
   EXPECT_TRUE(ended.is_success()) << ended.said;
   EXPECT_TRUE(is_full_of(at, 5));
-  EXPECT_EQ(pool->stat("pgpurged"), 0U);
+  EXPECT_EQ(stat("pgpurged"), 0U);
   EXPECT_EQ(withdraw(at), 0);
   EXPECT_TRUE(is_full_of(at, 5));
 }
@@ -195,7 +176,7 @@ TEST_P(VolatileFork, LossesFromBeforeTheForkAreToldInBoth) {
   };
   const Ended ended = run_in_child([&] {
     tell_it_all();
-    pool->validate();
+    validate();
     const Ended grandchild = run_in_child([&] { must(is_full_of(at, 7), "a grandchild's"); });
     must(grandchild.is_success(), grandchild.said.c_str());
   });
@@ -222,7 +203,7 @@ TEST_P(VolatileFork, CompressedPagesAreEachProcesssOwn) {
     must(purge(by_child), "purged in the child");
     must(is_full_of(by_parent, 5), "what the parent purged");
     must(withdraw(by_child) == 1, "told in the child");
-    pool->validate();
+    validate();
   });
   turns.await_child();
   EXPECT_EQ(withdraw(by_child), 0);
@@ -241,7 +222,7 @@ TEST_P(VolatileFork, InTheMidstOfMarksAndPurgesChildrenAreToldExactly) {
   constexpr std::size_t kObjects = 256;
   constexpr std::size_t kObject = 8 * kPage;
   constexpr int kChildren = 20;
-  auto* at = static_cast<char*>(buoy_map(pool->get(), 2 * kObjects * kObject, 0));
+  auto* at = static_cast<char*>(buoy_map(pool, 2 * kObjects * kObject, 0));
   ASSERT_NE(at, nullptr);
   std::vector<char> contents(kObjects);  // of each object; the same in every byte
   const auto is_full_of_its = [&](std::size_t i) {
@@ -289,18 +270,18 @@ TEST_P(VolatileFork, InTheMidstOfMarksAndPurgesChildrenAreToldExactly) {
     }
   });
   std::thread reclaiming([&] {
-    while (!stop) buoy_pool_reclaim(pool->get(), 64 * kPage);
+    while (!stop) buoy_pool_reclaim(pool, 64 * kPage);
   });
   for (int n = 0; n < kChildren; ++n) {
     std::unique_lock lock(stand_still);
     const Ended ended = run_in_child([&] {
-      if (n % 2 == 0) (void)buoy_pool_reclaim(pool->get(), 128 * kPage);
+      if (n % 2 == 0) (void)buoy_pool_reclaim(pool, 128 * kPage);
       for (std::size_t i = 0; i < kObjects; ++i) {
         int purged = 0;
         buoy_mark_nonvolatile(at + i * kObject, kObject, &purged);
         must((purged == 0) == is_full_of_its(i), "the child is told exactly");
       }
-      pool->validate();
+      validate();
     });
     lock.unlock();
     EXPECT_TRUE(ended.is_success()) << ended.said;
@@ -311,7 +292,7 @@ TEST_P(VolatileFork, InTheMidstOfMarksAndPurgesChildrenAreToldExactly) {
   restless.join();
   reclaiming.join();
   EXPECT_EQ(wrong, 0);
-  EXPECT_GT(pool->stat("pgpurged"), 0U);
+  EXPECT_GT(stat("pgpurged"), 0U);
   EXPECT_EQ(buoy_unmap(at, 2 * kObjects * kObject), 0);
 }
 
