@@ -9,7 +9,7 @@ source "$(dirname "$0")/run_common.bash"
 file="--backing-file auto"
 has() {
   [[ -x $1 ]] && return 0
-  echo "SKIPPED: $1 is not installed"
+  skip "$1 is not installed"
   return 1
 }
 
@@ -125,5 +125,6 @@ try_redis() {
   wait "$server"
 }
 
-for name in ${*:-python sqlite sort redis}; do "try_$name"; done
-finish
+(($#)) || set -- python sqlite sort redis
+for name in "$@"; do "try_$name"; done
+finish $#

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <csetjmp>
 #include <csignal>
+#include <cstring>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -320,7 +321,7 @@ class MovingUnderThreads : public testing::TestWithParam<Kind> {
     options.sink = &sink_;
     options.counters = &counters_;
     auto created = UffdMmu::create(options);
-    if (!created) GTEST_SKIP() << "not available here: errno " << created.code();
+    if (!created) GTEST_SKIP() << "no UffdMmu of this kind here: " << std::strerror(created.code());
     mmu_ = *created;
     auto reserved = mmu_->reserve(PageCount(kPages), Backing::kSmall);
     ASSERT_TRUE(reserved.ok());

@@ -236,7 +236,7 @@ TEST_P(MmuContract, GiveBackNeverOverwrites) {
 }
 
 TEST_P(MmuContract, GiveBackOfWhatIsNotThereIsMissing) {
-  if (GetParam() == Kind::kWithoutMove) GTEST_SKIP() << "copying does not notice";
+  if (GetParam() == Kind::kWithoutMove) GTEST_SKIP() << "only a move notices";
   EXPECT_STOPS(mmu().give_back(r(), run(0, 1), Return::kMoved).progress, 0U, Outcome::kMissing);
 }
 
@@ -407,7 +407,7 @@ TEST_P(MmuContract, ALockedBlockStaysLocked) {
 // ---- Bus errors ----
 
 TEST_P(MmuContract, PoisonGivesWayToInstall) {
-  if (!mmu().poison(r(), b().page(0))) GTEST_SKIP() << "this delivery does not poison";
+  if (!mmu().poison(r(), b().page(0))) GTEST_SKIP() << "no poison: signal delivery, old kernel";
   EXPECT_DONE(b().install(0, 1, 4), 1U);
   EXPECT_EQ(b().load(0), 4U);
   ASSERT_TRUE(mmu().poison(r(), b().page(1)));
@@ -468,7 +468,7 @@ TEST_P(MmuContract, AChildGoesOnWithItsOwnPages) {
 }
 
 TEST_P(MmuContract, SharedPagesAreBusyUntilUnshared) {
-  if (GetParam() == Kind::kWithoutMove) GTEST_SKIP() << "a copy may be taken of a shared page";
+  if (GetParam() == Kind::kWithoutMove) GTEST_SKIP() << "only a move minds who shares a page";
   EXPECT_DONE(b().install(0, 2, 4), 2U);
   EXPECT_EQ(in_fork_child([](Bench&) { return 0; }), 0);
   EXPECT_STOPS(mmu().take(r(), run(0, 2)), 0U, Outcome::kBusy);
