@@ -277,9 +277,7 @@ TEST_P(Extents, AChildGoesOnWithItsOwn) {
 
 INSTANTIATE_TEST_SUITE_P(Deliveries, Extents,
                          ::testing::Values(Delivery::kSignal, Delivery::kThread),
-                         [](const auto& of) {
-                           return of.param == Delivery::kSignal ? "Signal" : "Thread";
-                         });
+                         [](const auto& way) { return name_of(way.param); });
 
 }  // namespace
 }  // namespace buoy::testing

@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/mix_testing.h"
+
 namespace buoy::testing {
 
 double stress_seconds(double otherwise) {
@@ -62,13 +64,6 @@ void TestPool::validate() const {
 // ---- Stamps -----------------------------------------------------------------------------------
 
 namespace {
-std::uint64_t mix(std::uint64_t x) {
-  x ^= x >> 33;
-  x *= 0xff51afd7ed558ccdU;
-  x ^= x >> 33;
-  x *= 0xc4ceb9fe1a85ec53U;
-  return x ^ (x >> 33);
-}
 std::uint64_t word_of(std::uint64_t owner, std::uint64_t version, std::size_t i) {
   if (version == 0) return 0;
   return i % 4 == 0 ? mix(owner * 1000003 + version * 31 + i) : owner << 32 | version;

@@ -2,18 +2,12 @@
 
 #include <cstring>
 
+#include "base/mix_testing.h"
+
 namespace buoy {
 
 namespace {
 constexpr std::size_t kWords = PageImage::kPartBytes / sizeof(std::uint64_t);
-
-std::uint64_t mix(std::uint64_t x) {
-  x ^= x >> 33;
-  x *= 0xff51afd7ed558ccdU;
-  x ^= x >> 33;
-  x *= 0xc4ceb9fe1a85ec53U;
-  return x ^ (x >> 33);
-}
 }  // namespace
 
 std::uint32_t PageImage::seed_of(std::uint32_t number, Texture texture) {
