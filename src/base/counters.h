@@ -41,9 +41,9 @@ namespace buoy {
   X(pgpurged, "volatile pages that reclaim purged")                                         \
   X(pgvolatile, "pages marked volatile")                                                    \
   X(pgnonvolatile, "pages whose volatile mark was withdrawn")                               \
-  X(folio_split, "folios split because a range covered them in part")                       \
-  X(folio_split_deferred, "folios queued for a split after a partial free")                 \
-  X(folio_split_reclaim, "folios split by reclaim itself")                                  \
+  X(folio_split, "folios split because a part of them was discarded or unmapped")           \
+  X(folio_split_deferred, "folios left whole when a part of them was lazily freed")         \
+  X(folio_split_reclaim, "folios split because reclaim discarded a part of them")           \
   X(thp_fault_alloc, "2 MiB folios that one fault filled")                                  \
   X(swap_file_write, "bytes written to the backing file")                                   \
   X(swap_file_read, "bytes read from the backing file")                                     \

@@ -82,6 +82,11 @@ void LockedLeaf::touch(unsigned first, unsigned n) LEAF_HELD {
   for (unsigned i = first; i < first + n; ++i) leaf_.set(i, touched(leaf_.get(i), generation));
 }
 
+void LockedLeaf::split_folios(unsigned begin, unsigned end, Event why) LEAF_HELD {
+  const unsigned cut = split_at(leaf_, begin, end);
+  if (cut != 0) context_.counters.add(why, cut);
+}
+
 void LockedLeaf::free_entry(unsigned i) LEAF_HELD {
   const Pte p = leaf_.get(i);
   if (p.entry().is_none()) return;
@@ -359,6 +364,7 @@ unsigned LockedLeaf::drop_lazy_away(unsigned begin, unsigned end) LEAF_HELD {
         for (unsigned i = first; i < first + n; ++i)
           leaf_.set(i, leaf_.get(i).without(Pte::kInShadow).with_state(PteState::kEmpty));
         gone += n;
+        split_folios(first, first + n, Event::folio_split_reclaim);
       });
   return gone;
 }
@@ -410,8 +416,7 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
       state == PteState::kLazyFree ? ++lazily : ++dropped;
     }
     // A folio that was freed in part is split here, when its memory is wanted, and not before.
-    const unsigned cut = split_at(leaf_, i, i + done);
-    if (cut != 0) context_.counters.add(Event::folio_split_reclaim, cut);
+    split_folios(i, i + done, Event::folio_split_reclaim);
     i += done;
     if (p.complete()) continue;
     const Pte refused = leaf_.get(i);

@@ -33,6 +33,8 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   void set(unsigned i, Pte value) BUOY_NO_TSA { leaf_.set(i, value); }
   // Makes the 2^order pages from `first` on one folio.
   void join_folio(unsigned first, Order order) BUOY_NO_TSA { join(leaf_, first, order); }
+  // Splits the folios that [begin, end) covers only in part, and counts them.
+  void split_folios(unsigned begin, unsigned end, Event why);
   // Pages at their addresses, and pages pinned or locked.
   [[nodiscard]] unsigned populated() const BUOY_NO_TSA { return leaf_.populated(); }
   [[nodiscard]] unsigned held() const BUOY_NO_TSA { return leaf_.held; }

@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "base/signals.h"
+#include "pagetable/folio.h"
 #include "vm/vm.h"
 #include "vm/window.h"
 
@@ -60,6 +61,7 @@ Status Vm::discard(PageRun run) {
         if (!locked.is_of(at)) return true;
         const unsigned last = first_locked(locked, begin, end);
         met_locked = last != end;
+        locked.split_folios(begin, last, Event::folio_split);
         for_each_run(
             leaf, begin, last, [](Pte p) { return p.state() != PteState::kHole; },
             [&](unsigned first, unsigned n) {
@@ -76,6 +78,52 @@ namespace {
 bool may_be_freed(Pte p) {
   return (p.state() == PteState::kMapped || p.state() == PteState::kClean) && !p.is_held();
 }
+bool is_lazily_freed(Pte p) {
+  return p.state() == PteState::kLazyFree || p.state() == PteState::kLazyAway;
+}
+
+// The folios that a range covers only in part, while the range is lazily freed. They are not split:
+// that waits until reclaim wants the part, which may never be. Counts those that begin to wait.
+class PartialFrees {
+ public:
+  PartialFrees(const Leaf& leaf, unsigned begin, unsigned end, Counters& counters)
+      : leaf_(leaf), counters_(counters) {
+    if (cut_folios(leaf, begin, end) == 0) return;
+    add(folio_of(leaf, begin), begin, end);
+    if (folio_of(leaf, end - 1).first != folio_of(leaf, begin).first)
+      add(folio_of(leaf, end - 1), begin, end);
+  }
+  ~PartialFrees() {
+    unsigned begin_to_wait = 0;
+    for (unsigned k = 0; k < n_; ++k)
+      if (is_free_in_part(folios_[k])) ++begin_to_wait;
+    if (begin_to_wait != 0) counters_.add(Event::folio_split_deferred, begin_to_wait);
+  }
+  PartialFrees(const PartialFrees&) = delete;
+  PartialFrees& operator=(const PartialFrees&) = delete;
+
+ private:
+  void add(Folio folio, unsigned begin, unsigned end) {
+    const bool is_cut = folio.first < begin || folio.end() > end;
+    if (is_cut && !is_free_in_part(folio)) folios_[n_++] = folio;
+  }
+  [[nodiscard]] bool is_free_in_part(Folio folio) const {
+    bool is_free = false;
+    bool is_kept = false;
+    for (unsigned i = folio.first; i < folio.end(); ++i) {
+      const Pte p = leaf_.get(i);
+      is_free = is_free || is_lazily_freed(p);
+      is_kept = is_kept || p.state() == PteState::kMapped || p.state() == PteState::kClean;
+    }
+    return is_free && is_kept;
+  }
+
+  const Leaf& leaf_;
+  Counters& counters_;
+  Folio folios_[2];
+  unsigned n_ = 0;
+};
+
 bool is_idle(Pte p) { return p.state() == PteState::kLazyFree && p.has(Pte::kIdle); }
 }  // namespace
 
@@ -101,8 +149,7 @@ Status Vm::free_lazily(PageRun run, Until until) {
 // No page of the range is locked.
 void Vm::free_lazily(LockedLeaf& locked, unsigned begin, unsigned end, Until until) {
   Leaf& leaf = locked.leaf();
-  const unsigned cut = split_at(leaf, begin, end);
-  if (cut != 0) context_.counters.add(Event::folio_split, cut);
+  const PartialFrees partial(leaf, begin, end, context_.counters);
   // What is only a copy of contents that may vanish goes at once.
   locked.drop_stale_shadows(begin, end);
   for_each_run(

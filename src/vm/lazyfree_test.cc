@@ -440,14 +440,53 @@ TEST_F(SoftLazyFree, ARangeThatCoversAFolioKeepsItWhole) {
   EXPECT_EQ(soft_.count(Event::folio_split), 0U);
 }
 
-TEST_F(SoftLazyFree, ARangeThatCutsAFolioSplitsItNoFurtherThanItMust) {
+TEST_F(SoftLazyFree, AFolioThatIsFreedInPartIsSplitWhenReclaimWantsThatPart) {
+  for (const auto pins : {mmu::Pins::kKnown, mmu::Pins::kUnknown}) {
+    SoftVmOptions options;
+    options.pins = pins;
+    SoftVm soft(options);
+    const auto order_at = [&soft](PageRun run, std::uint64_t i) {
+      return soft.pte(run.first + PageCount(i)).order().value();
+    };
+    const PageRun run = soft.map(kPagesPerBlock, RegionFlags::kHuge);
+    soft.fill(run);
+    ASSERT_TRUE(soft.vm().free_lazily(sub(run, 0, 100)).ok());
+    ASSERT_TRUE(soft.vm().free_lazily(sub(run, 100, 156)).ok());  // waits already
+    EXPECT_EQ(order_at(run, 0), kMaxOrder);
+    EXPECT_EQ(soft.count(Event::folio_split_deferred), 1U);
+    EXPECT_EQ(soft.count(Event::folio_split) + soft.count(Event::folio_split_reclaim), 0U);
+    (void)soft.reclaim(256);
+    EXPECT_EQ(soft.drawn(sub(run, 254, 4)), "..mm");
+    EXPECT_EQ(order_at(run, 0), kMaxOrder - 1);
+    EXPECT_EQ(order_at(run, 256), kMaxOrder - 1);
+    EXPECT_EQ(soft.count(Event::folio_split_deferred), 1U);
+    EXPECT_EQ(soft.count(Event::folio_split_reclaim), 1U);
+    EXPECT_EQ(soft.count(Event::folio_split), 0U);
+    soft.validate();
+  }
+}
+
+TEST_F(SoftLazyFree, AFolioThatIsFreedInPartAndTakenBackOrFreedWholeIsNeverSplit) {
   const PageRun run = map_filled(kPagesPerBlock, RegionFlags::kHuge);
+  free(sub(run, 8, 8));
+  EXPECT_TRUE(soft_.vm().reuse(run).ok());
+  EXPECT_EQ(soft_.drawn(run), repeated('m', kPagesPerBlock));
   free(sub(run, 0, 256));
+  free(sub(run, 256, 256));
   discard_all();
-  EXPECT_EQ(soft_.drawn(sub(run, 254, 4)), "..mm");
-  EXPECT_EQ(order_of(run.first), kMaxOrder - 1);
-  EXPECT_EQ(order_of(run.first + PageCount(256)), kMaxOrder - 1);
-  EXPECT_EQ(soft_.count(Event::folio_split) + soft_.count(Event::folio_split_reclaim), 1U);
+  EXPECT_EQ(soft_.drawn(run), repeated('.', kPagesPerBlock));
+  EXPECT_EQ(order_of(run.first), kMaxOrder);
+  EXPECT_EQ(soft_.count(Event::folio_split_deferred), 2U);
+  EXPECT_EQ(soft_.count(Event::folio_split) + soft_.count(Event::folio_split_reclaim), 0U);
+}
+
+TEST_F(SoftLazyFree, WhatIsGoneAtOnceSplitsAtOnce) {
+  const PageRun run = map_filled(kPagesPerBlock, RegionFlags::kHuge);
+  EXPECT_TRUE(soft_.vm().discard(sub(run, 0, 128)).ok());
+  EXPECT_EQ(order_of(run.first), kMaxOrder - 2);
+  EXPECT_TRUE(soft_.vm().unmap(sub(run, 256, 256)).ok());
+  EXPECT_EQ(soft_.count(Event::folio_split), 1U);
+  EXPECT_EQ(soft_.count(Event::folio_split_deferred), 0U);
 }
 
 TEST_F(SoftLazyFree, AStoreTakesBackTheFolioAndNoMore) {

@@ -110,7 +110,7 @@ void Vm::clear_leaves(PageRun run, PteState to) {
       locked.wait_until_quiet(begin, end);
       // The kernel refuses only what it has mlocked, which we never ask for.
       BUOY_CHECK(locked.forget(begin, end, to));
-      split_at(*leaf, begin, end);
+      locked.split_folios(begin, end, Event::folio_split);
       if (to == PteState::kEmpty)
         for (unsigned i = begin; i < end; ++i)
           if (locked.get(i).state() == PteState::kHole) locked.set(i, Pte::of(PteState::kEmpty));
