@@ -20,7 +20,7 @@ namespace buoy {
 class Region;
 
 // The reclaim lists a leaf may be on: any subset, by what its pages are.
-enum class LeafList : std::uint8_t { kResident, kStandby, kLazyFree, kCount };
+enum class LeafList : std::uint8_t { kResident, kStandby, kLazyFree, kDroppable, kCount };
 
 struct Leaf {
   using Lock = Mutex<LockRank::kLeaf>;
@@ -53,6 +53,7 @@ struct Leaf {
   ListNode resident_node;
   ListNode standby_node;
   ListNode lazyfree_node;
+  ListNode droppable_node;
   std::atomic<std::uint8_t> lists{0};
   bool isolated = false;  // somebody works on it after taking it off its lists
 

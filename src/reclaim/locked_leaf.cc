@@ -27,8 +27,11 @@ Pte touched(Pte p, unsigned generation) {
 
 std::uint8_t lists_for(const Leaf& leaf) BUOY_NO_TSA {
   std::uint8_t wanted = 0;
-  if (leaf.count_of(PteState::kMapped) + leaf.count_of(PteState::kClean) != 0)
-    wanted |= Lru::bit(LeafList::kResident);
+  if (leaf.count_of(PteState::kMapped) + leaf.count_of(PteState::kClean) != 0) {
+    const Region* region = leaf.region.load(std::memory_order_relaxed);
+    wanted |=
+        Lru::bit(region->is(RegionFlags::kDroppable) ? LeafList::kDroppable : LeafList::kResident);
+  }
   if (leaf.in_shadow != leaf.count_of(PteState::kLazyAway)) wanted |= Lru::bit(LeafList::kStandby);
   if (leaf.count_of(PteState::kLazyFree) + leaf.count_of(PteState::kLazyAway) != 0)
     wanted |= Lru::bit(LeafList::kLazyFree);
@@ -432,6 +435,23 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
   if (lazily != 0) context_.counters.add(Event::pglazyfreed, lazily);
   if (dropped != 0) context_.counters.add(Event::pgdropped, dropped);
   return lazily + dropped;
+}
+
+unsigned LockedLeaf::drop_standby(unsigned begin, unsigned end) LEAF_HELD {
+  unsigned gone = 0;
+  const auto goes = [](Pte p) {
+    return p.state() == PteState::kStandby && !p.is_held() && !p.has(Pte::kSqueezing);
+  };
+  for_each_run(leaf_, begin, end, goes, [&](unsigned first, unsigned n) LEAF_HELD {
+    context_.mmu->drop_shadow(reservation(), run(first, n));
+    for (unsigned i = first; i < first + n; ++i) {
+      free_entry(i);
+      leaf_.set(i, leaf_.get(i).without(Pte::kInShadow).with_state(PteState::kEmpty));
+    }
+    gone += n;
+  });
+  if (gone != 0) context_.counters.add(Event::pgdropped, gone);
+  return gone;
 }
 
 namespace {

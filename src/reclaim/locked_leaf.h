@@ -75,6 +75,8 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   // lazyfree (or mapped, in droppable regions) -> empty, by reclaim: pinned pages stay. Counts
   // pglazyfreed, pgdropped and the splits of folios that were freed in part. Pages gone.
   unsigned discard_by_reclaim(unsigned begin, unsigned end, bool droppable);
+  // standby -> empty, for droppable regions. Counts pgdropped. Pages gone.
+  unsigned drop_standby(unsigned begin, unsigned end);
   // Whatever has contents and may lose them -> purged: not what is empty, held, being squeezed or
   // loaded; lazily freed -> empty. Pages purged, and the frames that this freed.
   struct Purged {

@@ -19,6 +19,9 @@ void Lru::link(Leaf& leaf, LeafList list, bool at_oldest) {
     case LeafList::kLazyFree:
       put(lazyfree_);
       break;
+    case LeafList::kDroppable:
+      put(droppable_);
+      break;
     case LeafList::kCount:
       break;
   }
@@ -38,6 +41,9 @@ void Lru::unlink(Leaf& leaf, LeafList list) {
     case LeafList::kLazyFree:
       lazyfree_.remove(leaf);
       break;
+    case LeafList::kDroppable:
+      droppable_.remove(leaf);
+      break;
     case LeafList::kCount:
       break;
   }
@@ -46,9 +52,7 @@ void Lru::unlink(Leaf& leaf, LeafList list) {
 }
 
 void Lru::unlink_all(Leaf& leaf) {
-  unlink(leaf, LeafList::kResident);
-  unlink(leaf, LeafList::kStandby);
-  unlink(leaf, LeafList::kLazyFree);
+  for (const LeafList l : kAll) unlink(leaf, l);
 }
 
 void Lru::add(Leaf& leaf, std::uint8_t wanted) {
@@ -56,7 +60,7 @@ void Lru::add(Leaf& leaf, std::uint8_t wanted) {
   if (leaf.isolated) return;
   const auto missing =
       static_cast<std::uint8_t>(wanted & ~leaf.lists.load(std::memory_order_relaxed));
-  for (const LeafList l : {LeafList::kResident, LeafList::kStandby, LeafList::kLazyFree})
+  for (const LeafList l : kAll)
     if ((missing & bit(l)) != 0) link(leaf, l, false);
 }
 
@@ -72,6 +76,9 @@ Leaf* Lru::isolate_oldest(LeafList list) {
       break;
     case LeafList::kLazyFree:
       leaf = lazyfree_.front();
+      break;
+    case LeafList::kDroppable:
+      leaf = droppable_.front();
       break;
     case LeafList::kCount:
       break;
@@ -94,7 +101,7 @@ void Lru::put_back(Leaf& leaf, std::uint8_t wanted, std::uint8_t oldest) {
   const Guard guard(lock_);
   BUOY_DCHECK(leaf.isolated);
   note_isolated(leaf, false);
-  for (const LeafList l : {LeafList::kResident, LeafList::kStandby, LeafList::kLazyFree})
+  for (const LeafList l : kAll)
     if ((wanted & bit(l)) != 0) link(leaf, l, (oldest & bit(l)) != 0);
 }
 

@@ -2,9 +2,10 @@
 //
 // The entries are leaves, not pages: with no accessed bit and dear TLB flushes, choosing where to
 // reclaim by leaf and what by the generation in each PTE beats picking single pages. A leaf is on
-// any of three lists, by what its pages are:
+// any of four lists, by what its pages are:
 //
 //   resident   oldest -> [leaf] [leaf] ... <- newest    scanned like a clock: front to back
+//   droppable  oldest -> [leaf] ...                     the same, of regions that may be dropped
 //   standby    oldest -> [leaf] ...                     taken away, waiting to be squeezed
 //   lazyfree   oldest -> [leaf] ...                     reclaim looks here first
 //
@@ -25,6 +26,8 @@ class Lru {
  public:
   using ListLock = Mutex<LockRank::kLru>;
 
+  static constexpr LeafList kAll[] = {LeafList::kResident, LeafList::kStandby, LeafList::kLazyFree,
+                                      LeafList::kDroppable};
   static constexpr std::uint8_t bit(LeafList l) {
     return static_cast<std::uint8_t>(1U << static_cast<unsigned>(l));
   }
@@ -82,6 +85,7 @@ class Lru {
   List<Leaf, &Leaf::resident_node> resident_ BUOY_GUARDED_BY(lock_);
   List<Leaf, &Leaf::standby_node> standby_ BUOY_GUARDED_BY(lock_);
   List<Leaf, &Leaf::lazyfree_node> lazyfree_ BUOY_GUARDED_BY(lock_);
+  List<Leaf, &Leaf::droppable_node> droppable_ BUOY_GUARDED_BY(lock_);
   std::atomic<std::size_t> lengths_[static_cast<std::size_t>(LeafList::kCount)]{};
   std::atomic<std::int64_t> isolated_{0};  // leaves
   std::atomic<std::uint64_t> installed_{0};

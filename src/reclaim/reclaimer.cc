@@ -63,7 +63,9 @@ bool Reclaimer::charge(Precharge& precharge, PageCount n) {
 
 PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   PageCount freed = discard_lazily_freed(goal);
+  if (freed < goal) freed += drop(goal - freed, 1);
   if (freed < goal) freed += purge(goal - freed, PurgeEffort::kGentle);
+  if (freed < goal) freed += drop(goal - freed, 0);
   if (has_room(kind, goal)) {  // another's purge made it meanwhile
     context_.counters.add(event_of(kind), freed.value());
     return freed;
@@ -76,12 +78,12 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   if (freed < goal) {
     // Keep standby filled, so that what is squeezed had its second chance.
     const PageCount standby(context_.pages_in(PteState::kStandby));
-    if (standby < standby_target()) freed += age_out(goal - freed, 1).freed;
+    if (standby < standby_target()) (void)age_out(goal - freed, 1);
     if (freed < goal) freed += squeeze_standby(goal - freed);
   }
   if (freed.is_zero()) {
     // Nothing old enough: whatever is there.
-    freed += age_out(goal, 0).freed;
+    (void)age_out(goal, 0);
     freed += squeeze_standby(goal);
   }
   if (freed.is_zero()) freed += purge(goal, PurgeEffort::kHard);
@@ -138,6 +140,28 @@ PageCount Reclaimer::discard_lazily_freed(PageCount goal) {
   return freed;
 }
 
+PageCount Reclaimer::drop(PageCount goal, unsigned min_age) {
+  PageCount freed;
+  std::size_t tries = context_.lru.length(LeafList::kDroppable);
+  while (freed < goal && tries-- > 0) {
+    Leaf* leaf = context_.lru.isolate_oldest(LeafList::kDroppable);
+    if (leaf == nullptr) break;
+    LockedLeaf locked(context_, *leaf);
+    bool is_old = false;
+    for (unsigned i = 0; i < kPagesPerBlock && !is_old; ++i) {
+      const Pte p = locked.get(i);
+      is_old = p.state() == PteState::kMapped && !p.is_held() && is_old_enough(p, min_age);
+    }
+    if (is_old) freed += PageCount(locked.discard_by_reclaim(0, kPagesPerBlock, true));
+    context_.lru.put_back(*leaf, lists_for(*leaf));
+  }
+  return freed;
+}
+
+bool Reclaimer::is_old_enough(Pte p, unsigned min_age) const {
+  return p.has(Pte::kCold) || context_.lru.age_of(p) >= min_age;
+}
+
 PageCount Reclaimer::standby_target() const {
   return PageCount(std::max<std::uint64_t>(context_.budget.limit().value() / kStandbyShare, 64));
 }
@@ -180,6 +204,8 @@ unsigned Reclaimer::squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned m
   {
     LockedLeaf locked(context_, leaf);
     freed += locked.drop_stale_shadows(begin, end);
+    // On the way to another place when it was found.
+    if (locked.region().is(RegionFlags::kDroppable)) return freed + locked.drop_standby(begin, end);
     reservation = &locked.region().reservation;
     for (unsigned i = begin; i < end && n + freed < std::min(most, kMostPerSqueeze); ++i) {
       const Pte p = locked.get(i);
@@ -232,16 +258,14 @@ unsigned Reclaimer::squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned m
   return freed;
 }
 
-Reclaimer::Aged Reclaimer::age_out(PageCount goal, unsigned min_age) {
-  Aged sum;
+PageCount Reclaimer::age_out(PageCount goal, unsigned min_age) {
+  PageCount taken;
   const std::size_t leaves = context_.lru.length(LeafList::kResident);
   const auto pass = [&](std::size_t tries, unsigned least_run) {
-    while (sum.taken + sum.freed < goal && tries-- > 0) {
+    while (taken < goal && tries-- > 0) {
       Leaf* leaf = context_.lru.isolate_oldest(LeafList::kResident);
       if (leaf == nullptr) break;
-      const Aged aged = age_leaf(*leaf, min_age, least_run);
-      sum.taken += aged.taken;
-      sum.freed += aged.freed;
+      taken += age_leaf(*leaf, min_age, least_run);
     }
   };
   // Where each run of pages costs a shootdown, places that are dense with old pages come first.
@@ -250,10 +274,10 @@ Reclaimer::Aged Reclaimer::age_out(PageCount goal, unsigned min_age) {
     pass(std::min(leaves, kMostPassedOver), 3);
   }
   pass(leaves, 1);
-  return sum;
+  return taken;
 }
 
-Reclaimer::Aged Reclaimer::age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run) {
+PageCount Reclaimer::age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run) {
   LockedLeaf locked(context_, leaf);
   LockedLeaf::Marks old{};
   unsigned n_old = 0;
@@ -265,7 +289,7 @@ Reclaimer::Aged Reclaimer::age_leaf(Leaf& leaf, unsigned min_age, unsigned least
     const bool was_in_run = in_run;
     in_run = false;
     if ((p.state() != PteState::kMapped && p.state() != PteState::kClean) || p.is_held()) continue;
-    if (p.has(Pte::kCold) || context_.lru.age_of(p) >= min_age) {
+    if (is_old_enough(p, min_age)) {
       old[i / 64] |= std::uint64_t{1} << (i % 64);
       ++n_old;
       in_run = true;
@@ -279,18 +303,12 @@ Reclaimer::Aged Reclaimer::age_leaf(Leaf& leaf, unsigned min_age, unsigned least
     return {};
   }
   context_.counters.add(Event::pgscan, n_old + n_young);
-  Aged aged;
-  if (n_old != 0 && locked.region().is(RegionFlags::kDroppable)) {
-    const unsigned gone = locked.discard_by_reclaim(0, kPagesPerBlock, true);
-    aged.freed = PageCount(gone);
-  } else if (n_old != 0) {
-    // Few young pages among many old ones: a refault from standby is cheaper than the flushes
-    // that stepping around them would cost.
-    const unsigned taken = locked.take(0, kPagesPerBlock, n_young * 4 <= n_old ? nullptr : &old);
-    aged.taken = PageCount(taken);
-  }
+  unsigned taken = 0;
+  // Few young pages among many old ones: a refault from standby is cheaper than the flushes that
+  // stepping around them would cost.
+  if (n_old != 0) taken = locked.take(0, kPagesPerBlock, n_young * 4 <= n_old ? nullptr : &old);
   context_.lru.put_back(leaf, lists_for(leaf));
-  return aged;
+  return PageCount(taken);
 }
 
 // Compressed pages that nobody wants push out resident ones that somebody does, long before nothing

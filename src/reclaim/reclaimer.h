@@ -1,6 +1,7 @@
 // Reclaimer: makes room in the budget, cheapest memory first.
 //
-//   lazily freed and droppable   discarded, in runs
+//   lazily freed                 discarded, in runs
+//   droppable, old               drop(): the same
 //   volatile                     purged (the hook that vm installs)
 //   ordinary, old                age_out(): taken to the shadow, a leaf at a time -> standby
 //   standby, oldest              squeeze(): compressed outside the leaf lock -> swapped
@@ -84,16 +85,15 @@ class Reclaimer {
   PageCount purge(PageCount goal, PurgeEffort effort) {
     return purge_source_ == nullptr ? PageCount() : purge_source_->purge(goal, effort);
   }
-  // Moves old pages to standby (frees nothing yet) until about `goal` were; those of droppable
-  // regions are discarded instead.
-  struct Aged {
-    PageCount taken;
-    PageCount freed;
-  };
-  Aged age_out(PageCount goal, unsigned min_age);
+  // Discards droppable memory, the oldest leaves that have a page of that age; pages gone.
+  PageCount drop(PageCount goal, unsigned min_age);
+  // Moves old pages to standby, which frees nothing yet, until about `goal` were; pages moved.
+  PageCount age_out(PageCount goal, unsigned min_age);
   // Leaves it alone if its old pages lie in runs shorter than `least_run` on average.
-  Aged age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run);
-  // Compresses up to `most` standby pages of the leaf and frees their frames; frames freed.
+  PageCount age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run);
+  [[nodiscard]] bool is_old_enough(Pte p, unsigned min_age) const;
+  // Compresses up to `most` standby pages of the leaf and frees their frames (droppable ones: drops
+  // them); frames freed.
   unsigned squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned most);
   [[nodiscard]] PageCount standby_target() const;
   [[nodiscard]] bool pool_is_too_large() const;

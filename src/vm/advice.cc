@@ -220,7 +220,9 @@ Status Vm::cold(PageRun run) {
         // To the oldest end, so that reclaim comes here first.
         if (context_.lru.isolate(leaf)) {
           LockedLeaf locked(context_, leaf);
-          context_.lru.put_back(leaf, lists_for(leaf), Lru::bit(LeafList::kResident));
+          constexpr auto kOldest = static_cast<std::uint8_t>(Lru::bit(LeafList::kResident) |
+                                                             Lru::bit(LeafList::kDroppable));
+          context_.lru.put_back(leaf, lists_for(leaf), kOldest);
         }
         return !met_locked;
       });

@@ -299,6 +299,39 @@ TEST_F(SoftReclaim, DroppableMemoryGoesEvenWhenItWasJustWritten) {
   ASSERT_TRUE(soft_.vm().unpin(sub(run, 3, 1), Dirtied::kNo).ok());
 }
 
+// Even where what must be kept is older.
+TEST_F(SoftReclaim, DroppableMemoryGoesBeforeAnythingIsCompressed) {
+  const PageRun kept = map_filled(600);
+  const PageRun droppable = map_filled(600, RegionFlags::kDroppable);
+  EXPECT_EQ(soft_.reclaim(300).value(), 512U);
+  EXPECT_EQ(soft_.reclaim(80).value(), 88U);
+  EXPECT_EQ(soft_.count(Event::pgdropped), 600U);
+  EXPECT_EQ(soft_.count(Event::pswpout), 0U);
+  EXPECT_TRUE(soft_.reads_zeros(droppable.first));
+  EXPECT_TRUE(holds_all(kept));
+}
+
+// What is just in use is spared where there is something old.
+TEST_F(SoftReclaim, OldDroppableMemoryGoesBeforeYoung) {
+  const PageRun young = map_filled(512, RegionFlags::kDroppable);
+  const PageRun old = map_filled(512, RegionFlags::kDroppable);
+  ASSERT_TRUE(soft_.vm().cold(old).ok());
+  EXPECT_EQ(soft_.reclaim(100).value(), 512U);
+  EXPECT_TRUE(soft_.reads_zeros(old.first));
+  EXPECT_TRUE(soft_.holds(young.first, SoftVm::image_of(young.first)));
+}
+
+// remap() takes pages to standby on their way; a reclaimer that meets one there must not compress it.
+TEST_F(SoftReclaim, DroppableMemoryOnStandbyIsDropped) {
+  const PageRun run = map_filled(8, RegionFlags::kDroppable);
+  soft_.age_to_standby(run);
+  ASSERT_EQ(soft_.drawn(run), "ssssssss");
+  (void)soft_.reclaim(8);
+  EXPECT_EQ(soft_.drawn(run), "........");
+  EXPECT_EQ(soft_.count(Event::pgdropped), 8U);
+  EXPECT_EQ(soft_.count(Event::pswpout), 0U);
+}
+
 // Of pages shared since a fork, MOVE takes none: they are dropped another time, never swapped.
 TEST_F(SoftReclaim, DroppableMemoryThatCannotGoIsNotSwappedInstead) {
   for (const auto pins : {mmu::Pins::kKnown, mmu::Pins::kUnknown}) {
