@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "api/extents.h"
 #include "buoy/buoy.h"
 #include "churn_testing.h"
 #include "pool_testing.h"
@@ -191,6 +192,31 @@ TEST_P(Extents, APoolWithExtentsStays) {
   EXPECT_GT(stat("metadata_bytes"), metadata);
   EXPECT_EQ(buoy_extents_destroy(more), 0);
   EXPECT_EQ(stat("metadata_bytes"), metadata);
+}
+
+// The free runs that there can be are used up: what cannot be freed is its owner's as before.
+TEST_P(Extents, WhatCannotBeFreedStaysItsOwners) {
+  constexpr std::uint32_t kRuns = 8;
+  auto made = buoy::Extents::create(pool_.engine(), kChunk, MapFlags::kNone, kRuns);
+  ASSERT_TRUE(made.ok());
+  buoy::Extents& few = **made;
+  constexpr std::size_t kPages = 4 * kRuns;
+  auto got = few.allocate(kPages * kPageSize, 1);
+  ASSERT_TRUE(got.ok());
+  const Block all{static_cast<std::byte*>(got->address), kPages * kPageSize, 1};
+  all.stamp();
+  std::size_t at = 0;
+  Status s;
+  for (; s.ok() && at < kPages; at += 2) s = few.free(all.at + at * kPageSize, kPageSize);
+  ASSERT_EQ(s.code(), ENOMEM);
+  at -= 2;
+  EXPECT_EQ(few.allocated_bytes(), (kPages - at / 2) * kPageSize);
+  EXPECT_EQ(stat("lazyfree_bytes"), at / 2 * kPageSize);
+  const Block kept{all.at + at * kPageSize, kPageSize, 2};
+  kept.stamp();
+  (void)buoy_pool_reclaim(pool_.get(), kPages * kPageSize);
+  EXPECT_TRUE(kept.is_as_stamped());
+  EXPECT_TRUE(buoy::Extents::destroy(&few).ok());
 }
 
 TEST_P(Extents, BadInputIsRefusedAndChangesNothing) {

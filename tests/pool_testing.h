@@ -29,13 +29,16 @@ class TestPool {
   [[nodiscard]] const std::string& why_not() const { return why_not_; }
   [[nodiscard]] buoy_pool* get() const { return pool_; }
   [[nodiscard]] std::uint64_t stat(const char* name) const;
+  // What is populated as the kernel counts it, in regions, shadows and the arena.
+  [[nodiscard]] std::uint64_t populated_bytes() const;
+  // For what the C API has no word for.
+  [[nodiscard]] Pool& engine() const { return *reinterpret_cast<Pool*>(pool_); }
   // Every accounting equation of the pool. No thread may be inside the API or fault meanwhile.
   void validate() const;
   // Destroys it; the errno, 0 for success.
   [[nodiscard]] int destroy();
 
  private:
-  [[nodiscard]] Pool& engine() const { return *reinterpret_cast<Pool*>(pool_); }
   buoy_pool* pool_ = nullptr;
   std::string why_not_;
 };

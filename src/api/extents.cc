@@ -13,7 +13,8 @@ namespace {
 constexpr ByteSize kMost = SIZE_MAX / 8;
 }  // namespace
 
-Result<Extents*> Extents::create(Pool& pool, ByteSize chunk, MapFlags flags) {
+Result<Extents*> Extents::create(Pool& pool, ByteSize chunk, MapFlags flags,
+                                 std::uint32_t most_free_runs) {
   if (chunk == 0 || chunk > kMost || has(flags, MapFlags::kDroppable)) return Error{EINVAL};
   auto made = frames::place<Extents>(pool, chunk, flags);
   if (!made) return made;
@@ -21,7 +22,7 @@ Result<Extents*> Extents::create(Pool& pool, ByteSize chunk, MapFlags flags) {
   {
     const SignalBlock signals;
     const Guard guard((*made)->lock_);
-    s = (*made)->free_.create(kMaxRuns);
+    s = (*made)->free_.create(most_free_runs);
   }
   if (!s) {
     frames::displace(*made);
@@ -175,14 +176,22 @@ Status Extents::free(void* address, ByteSize length) {
   }
   // Before anybody else may have it. Locked pages stay as they are.
   (void)pool_.vm().free_lazily(run, Vm::Until::kReuse);
-  const Section section(*this);
-  Chunk* const chunk = find_handed_out(run);
-  if (chunk == nullptr) return Error{EINVAL};
-  if (Status s = free_.insert(run, chunk->run); !s) return s;
-  note_metadata();
-  chunk->allocated -= run.count;
-  allocated_.fetch_sub(run.count.value(), std::memory_order_relaxed);
-  return {};
+  Status inserted;
+  {
+    const Section section(*this);
+    Chunk* const chunk = find_handed_out(run);
+    if (chunk == nullptr) return Error{EINVAL};
+    inserted = free_.insert(run, chunk->run);
+    if (inserted.ok()) {
+      note_metadata();
+      chunk->allocated -= run.count;
+      allocated_.fetch_sub(run.count.value(), std::memory_order_relaxed);
+      return {};
+    }
+  }
+  // It stays allocated: what its owner stores from now on must be kept.
+  (void)pool_.vm().reuse(run);
+  return inserted;
 }
 
 std::optional<Extents::Chunk> Extents::take_idle_chunk() {

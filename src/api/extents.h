@@ -26,8 +26,10 @@ namespace buoy {
 
 class Extents {
  public:
+  static constexpr std::uint32_t kMostFreeRuns = 1U << 22;
   // `chunk`: address space to map at a time, at least. EINVAL: flags that do not fit. ENOMEM.
-  [[nodiscard]] static Result<Extents*> create(Pool& pool, ByteSize chunk, MapFlags flags);
+  [[nodiscard]] static Result<Extents*> create(Pool& pool, ByteSize chunk, MapFlags flags,
+                                               std::uint32_t most_free_runs = kMostFreeRuns);
   // Unmaps everything, what is allocated included.
   static Status destroy(Extents* extents);
 
@@ -39,7 +41,8 @@ class Extents {
   [[nodiscard]] Result<Allocated> allocate(ByteSize length, ByteSize alignment);
   // At that very place. EINVAL: no length, not page-aligned. ENOMEM: not all of it is free.
   [[nodiscard]] Result<Allocated> allocate_at(void* address, ByteSize length);
-  // Any part of what is allocated. EINVAL: not page-aligned, not in one chunk, or free already.
+  // Any part of what is allocated. EINVAL: not page-aligned, not in one chunk, or free already;
+  // ENOMEM: too many free runs. It stays allocated then.
   Status free(void* address, ByteSize length);
   // Unmaps the chunks of which nothing is allocated.
   Status trim();
@@ -58,7 +61,6 @@ class Extents {
   };
   // Each is a quarter of what there was before, at least: far more than address space has.
   static constexpr std::size_t kMaxChunks = 256;
-  static constexpr std::uint32_t kMaxRuns = 1U << 22;
 
   // Holds the lock: inside the gate, with signals blocked.
   class BUOY_SCOPED_CAPABILITY Section {
