@@ -54,6 +54,11 @@ std::uint64_t TestPool::stat(const char* name) const {
   return value;
 }
 
+std::uint64_t TestPool::populated_bytes() const {
+  Context& context = engine().context();
+  return (context.mmu->populated_pages() + context.arena->taken()).bytes();
+}
+
 void TestPool::validate() const {
   // The background reclaimer may be inside the arena: it rests meanwhile.
   engine().vm().reclaimer().stop_background();

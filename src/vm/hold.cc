@@ -136,7 +136,7 @@ Status Vm::residency(PageRun run, unsigned char* vec) {
       const GatePass pass(context_.gate);
       for (; n < kChunk && done + PageCount(n) < run.count; ++n) {
         const Vpn at = run.first + done + PageCount(n);
-        const Leaf* leaf = context_.table.find_leaf(at);
+        Leaf* leaf = context_.table.find_leaf(at);
         if (leaf == nullptr) {
           const Guard guard(context_.table.region_lock());
           const Region* region = context_.table.find_region(at);
@@ -144,6 +144,8 @@ Status Vm::residency(PageRun run, unsigned char* vec) {
           chunk[n] = static_cast<unsigned char>(Residency::kEmpty);
           continue;
         }
+        // Locked, or a handler thread that the caller has just been served by may not have noted it.
+        const Guard guard(leaf->lock);
         const Pte p = leaf->get(at.in_block());
         Residency r = Residency::kEmpty;
         switch (p.state()) {
