@@ -278,7 +278,7 @@ TEST_P(Extents, AChildGoesOnWithItsOwn) {
   const Block freed = allocate_stamped(2 * kMiB);
   free(freed);
   std::atomic<bool> stop{false};
-  std::thread busy([&] {
+  std::thread busy = started_thread([&] {
     while (!stop.load()) {
       const Block b = allocate(64 * kPageSize);
       free(b);

@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <future>
+#include <utility>
 
 #include "base/mix_testing.h"
 
@@ -115,6 +117,17 @@ Ended Child::wait() {
 }
 
 Ended run_in_child(const std::function<void()>& body) { return Child(body).wait(); }
+
+std::thread started_thread(std::function<void()> body) {
+  std::promise<void> started;
+  std::future<void> has_started = started.get_future();
+  std::thread thread([body = std::move(body), started = std::move(started)]() mutable {
+    started.set_value();
+    body();
+  });
+  has_started.wait();
+  return thread;
+}
 
 void must(bool good, const char* what) {
   if (good) return;

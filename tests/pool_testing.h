@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <thread>
 
 #include "api/pool.h"
 #include "buoy/buoy.h"
@@ -60,7 +61,10 @@ class Child {
   int stderr_ = -1;
 };
 [[nodiscard]] Ended run_in_child(const std::function<void()>& body);
-// For such bodies: says so and exits with 1 if not.
+// A thread that is past its start. While threads start, the allocators of sanitizers hold locks that
+// a child would inherit: who forks starts its threads so.
+[[nodiscard]] std::thread started_thread(std::function<void()> body);
+// For bodies of children: says so and exits with 1 if not.
 void must(bool good, const char* what);
 
 // Another process that samples our RssAnon every 10 ms until told to stop.

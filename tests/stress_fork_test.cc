@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <latch>
 #include <thread>
 #include <vector>
 
@@ -61,14 +62,14 @@ class Crowd {
  public:
   Crowd(buoy_pool* pool, unsigned threads, std::size_t pages) {
     for (unsigned i = 0; i < threads; ++i)
-      threads_.emplace_back([this, pool, pages, i] {
+      threads_.push_back(started_thread([this, pool, pages, i] {
         const Memory mine(pool, pages, 100 + i);
         for (std::uint64_t version = 1; !stop_.load(); ++version) {
           mine.stamp_all(version);
           wrong_ += mine.wrong(version);
         }
         mine.unmap();
-      });
+      }));
   }
   ~Crowd() {
     stop_.store(true);
@@ -115,8 +116,10 @@ TEST_P(StressFork, SeveralThreadsForkAtOnce) {
   if (!pool.why_not().empty()) GTEST_SKIP() << pool.why_not();
   std::vector<std::thread> threads;
   std::atomic<int> failures{0};
+  std::latch all_started(3);  // for the reason that started_thread() gives
   for (unsigned t = 0; t < 3; ++t)
-    threads.emplace_back([&pool, &failures, t] {
+    threads.emplace_back([&pool, &failures, &all_started, t] {
+      all_started.arrive_and_wait();
       const Memory mine(pool.get(), 10 * kMiB / kPageSize, t + 1);
       for (std::uint64_t version = 1; version <= 4; ++version) {
         mine.stamp_all(version);

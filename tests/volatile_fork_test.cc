@@ -239,7 +239,7 @@ TEST_P(VolatileFork, InTheMidstOfMarksAndPurgesChildrenAreToldExactly) {
   std::atomic<bool> stop{false};
   std::shared_mutex stand_still;  // fork does not copy one moment of memory that is stored to
   std::atomic<int> wrong{0};
-  std::thread marking([&] {
+  std::thread marking = started_thread([&] {
     std::mt19937_64 random(1);
     std::vector<bool> is_marked(kObjects);
     while (!stop) {
@@ -257,7 +257,7 @@ TEST_P(VolatileFork, InTheMidstOfMarksAndPurgesChildrenAreToldExactly) {
     }
   });
   // Marks, cuts and withdrawals that do not stand still for anybody.
-  std::thread restless([&] {
+  std::thread restless = started_thread([&] {
     std::mt19937_64 random(2);
     char* const mine = at + kObjects * kObject;
     while (!stop) {
@@ -269,7 +269,7 @@ TEST_P(VolatileFork, InTheMidstOfMarksAndPurgesChildrenAreToldExactly) {
         buoy_mark_nonvolatile(from, length, nullptr);
     }
   });
-  std::thread reclaiming([&] {
+  std::thread reclaiming = started_thread([&] {
     while (!stop) buoy_pool_reclaim(pool, 64 * kPage);
   });
   for (int n = 0; n < kChildren; ++n) {

@@ -533,7 +533,7 @@ TEST_P(Volatile, AParentsPurgeIsNotSeenByTheChild) {
   buoy_mark_volatile(at, 64 * kPage, 0);
   int ready[2];
   ASSERT_EQ(pipe(ready), 0);
-  std::thread parent([&] {
+  std::thread parent = started_thread([&] {
     char byte = 0;
     EXPECT_EQ(read(ready[0], &byte, 1), 1);
     purge_all();
@@ -549,9 +549,9 @@ TEST_P(Volatile, AParentsPurgeIsNotSeenByTheChild) {
     if (purged != 0 || at[63 * kPage] != 5) _exit(2);
   });
   EXPECT_TRUE(WIFEXITED(ended.status) && WEXITSTATUS(ended.status) == 0) << ended.status;
+  close(ready[1]);  // a child that came to nothing leaves nobody waiting
   parent.join();
   close(ready[0]);
-  close(ready[1]);
 }
 
 // ---- Stress: stamps tell every loss -----------------------------------------------------------
