@@ -8,7 +8,7 @@
 // STATES AND TRANSITIONS (Leaf::set checks them in debug builds):
 //
 //   hole      not mapped by anyone               -> empty
-//   empty     mapped, never stored to, or forgotten; reads zeros
+//   empty     mapped, never stored to, or forgotten; reads zeros (kIdle: its owner said so of it)
 //                                                -> mapped
 //   mapped    at its address, stores allowed     -> lazyfree | lazyaway | standby | empty
 //                                                   | swapped
@@ -71,7 +71,9 @@ class Pte {
     kCold = 1U << 11,      // the user said so: old whatever its generation
     kBusy = 1U << 12,      // the kernel refused to let it go the last time
     kPoisoned = 1U << 13,  // thread delivery: marked so that a touch raises SIGBUS
-    kIdle = 1U << 14,      // lazyfree without a trap: its owner does not store before reuse
+    // Its owner does not store before reuse. lazyfree: there is no trap; empty (discarded, or never
+    // stored to): nobody brings it in for the sake of a neighbour.
+    kIdle = 1U << 14,
   };
 
   constexpr Pte() = default;

@@ -342,20 +342,36 @@ unsigned LockedLeaf::free_block_lazily() LEAF_HELD {
   return leaf_.count_of(PteState::kLazyAway);
 }
 
-void LockedLeaf::free_idle(unsigned first, unsigned n) LEAF_HELD {
+unsigned LockedLeaf::free_idle(unsigned first, unsigned n) LEAF_HELD {
+  unsigned freed = 0;
   for (unsigned i = first; i < first + n; ++i) {
-    const bool trapped = leaf_.get(i).state() == PteState::kClean;
+    const PteState state = leaf_.get(i).state();
+    if (state == PteState::kEmpty) {
+      leaf_.set(i, leaf_.get(i).with(Pte::kIdle));
+      continue;
+    }
+    const bool trapped = state == PteState::kClean;
     free_entry(i);
     const Pte lazy = leaf_.get(i).with_state(PteState::kLazyFree);
     leaf_.set(i, trapped ? lazy : lazy.with(Pte::kIdle));
+    ++freed;
   }
+  return freed;
 }
 
 void LockedLeaf::reuse_idle(unsigned first, unsigned n) LEAF_HELD {
   const unsigned generation = context_.lru.generation();
-  for (unsigned i = first; i < first + n; ++i)
-    leaf_.set(i, touched(leaf_.get(i).with_state(PteState::kMapped), generation));
-  context_.counters.add(Event::pglazyunfreed, n);
+  unsigned reused = 0;
+  for (unsigned i = first; i < first + n; ++i) {
+    const Pte p = leaf_.get(i);
+    if (p.state() == PteState::kEmpty) {
+      leaf_.set(i, p.without(Pte::kIdle));
+    } else {
+      leaf_.set(i, touched(p.with_state(PteState::kMapped), generation));
+      ++reused;
+    }
+  }
+  context_.counters.add(Event::pglazyunfreed, reused);
 }
 
 unsigned LockedLeaf::drop_lazy_away(unsigned begin, unsigned end) LEAF_HELD {
@@ -412,11 +428,12 @@ unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool dropp
     }
     const auto done = static_cast<unsigned>(p.done.value());
     for (unsigned j = i; j < i + done; ++j) {
-      const PteState state = leaf_.get(j).state();
-      if (!leaf_.get(j).is_at_address()) continue;
+      const Pte old = leaf_.get(j);
+      if (!old.is_at_address()) continue;
       free_entry(j);
-      leaf_.set(j, leaf_.get(j).with_state(PteState::kEmpty).without(Pte::kBusy));
-      state == PteState::kLazyFree ? ++lazily : ++dropped;
+      const Pte empty = leaf_.get(j).with_state(PteState::kEmpty).without(Pte::kBusy);
+      leaf_.set(j, old.has(Pte::kIdle) ? empty.with(Pte::kIdle) : empty);
+      old.state() == PteState::kLazyFree ? ++lazily : ++dropped;
     }
     // A folio that was freed in part is split here, when its memory is wanted, and not before.
     split_folios(i, i + done, Event::folio_split_reclaim);

@@ -68,9 +68,10 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   // lazyaway. 0 if it does not apply (then nothing was done); pages marked.
   unsigned free_block_lazily();
   // mapped or clean -> lazyfree without a trap and without a call: the owner stores no more before
-  // reuse_idle() or another way back to mapped. (A clean page keeps the trap that it has.)
-  void free_idle(unsigned first, unsigned n);
-  // lazyfree without a trap -> mapped, without a call.
+  // reuse_idle() or another way back to mapped. (A clean page keeps the trap that it has.) Empty
+  // pages become idle, too. Pages marked.
+  unsigned free_idle(unsigned first, unsigned n);
+  // Idle pages: lazyfree without a trap -> mapped, without a call; empty ones are only empty again.
   void reuse_idle(unsigned first, unsigned n);
   // lazyfree (or mapped, in droppable regions) -> empty, by reclaim: pinned pages stay. Counts
   // pglazyfreed, pgdropped and the splits of folios that were freed in part. Pages gone.

@@ -124,7 +124,8 @@ class PartialFrees {
   unsigned n_ = 0;
 };
 
-bool is_idle(Pte p) { return p.state() == PteState::kLazyFree && p.has(Pte::kIdle); }
+bool may_be_idle(Pte p) { return may_be_freed(p) || p.state() == PteState::kEmpty; }
+bool is_idle(Pte p) { return p.has(Pte::kIdle); }
 }  // namespace
 
 Status Vm::free_lazily(PageRun run, Until until) {
@@ -165,9 +166,8 @@ void Vm::free_lazily(LockedLeaf& locked, unsigned begin, unsigned end, Until unt
         context_.counters.add(Event::pglazyfreed, n);
       });
   if (until == Until::kReuse) {
-    for_each_run(leaf, begin, end, may_be_freed, [&](unsigned first, unsigned n) {
-      locked.free_idle(first, n);
-      context_.counters.add(Event::pglazyfree, n);
+    for_each_run(leaf, begin, end, may_be_idle, [&](unsigned first, unsigned n) {
+      context_.counters.add(Event::pglazyfree, locked.free_idle(first, n));
     });
     return;
   }

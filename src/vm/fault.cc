@@ -197,8 +197,11 @@ Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) 
 
 Vm::Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
   Leaf& leaf = locked.leaf();
-  const auto is_empty = [](Pte p) {
-    return p.state() == PteState::kEmpty && !p.has(Pte::kInShadow);
+  // What its owner keeps idle beside it is wanted by nobody, but for the sake of a huge page.
+  const bool fills_idle = locked.region().is(RegionFlags::kHuge);
+  const auto is_empty = [fills_idle](Pte p) {
+    return p.state() == PteState::kEmpty && !p.has(Pte::kInShadow) &&
+           (fills_idle || !p.has(Pte::kIdle));
   };
   Order order =
       plan_window(context_.table, leaf, i, WindowKind::kZeroFill, context_.lru.generation());

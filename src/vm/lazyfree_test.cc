@@ -621,6 +621,55 @@ TEST_F(SoftLazyFree, UnknownPinsSurviveEveryInterleaving) {
   }
 }
 
+// ---- Idle and empty -----------------------------------------------------------------------------
+
+// Memory that an allocator holds free costs nothing until it says that it stores there again, however
+// many faults there are beside it.
+TEST_F(SoftLazyFree, NobodyBringsInWhatIsIdleForTheSakeOfANeighbour) {
+  const PageRun run = map_filled(64);
+  const PageRun idle = sub(run, 4, 40);
+  free_until_reuse(idle);
+  discard_all();
+  ASSERT_TRUE(soft_.vm().discard(sub(run, 0, 4)).ok());
+  ASSERT_TRUE(soft_.vm().discard(sub(run, 44, 20)).ok());
+  ASSERT_EQ(soft_.drawn(run), repeated('.', 64));
+  for (const std::uint64_t page : {2U, 45U, 50U, 60U})
+    ASSERT_EQ(soft_.store_part(run.first + PageCount(page), 0, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.drawn(idle), repeated('.', 40));
+  EXPECT_EQ(soft_.context().lazyfree_pages(), 0U);
+  // In use again it is like any other memory.
+  ASSERT_TRUE(soft_.vm().reuse(sub(idle, 0, 16)).ok());
+  ASSERT_EQ(soft_.store_part(idle.first + PageCount(6), 0, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.drawn(idle), repeated('m', 16) + repeated('.', 24));
+}
+
+TEST_F(SoftLazyFree, PagesThatWereNeverStoredToMayBeIdle) {
+  const PageRun run = soft_.map(32);
+  ASSERT_EQ(soft_.store_part(run.first + PageCount(31), 0, kSeed), Touch::kDone);
+  const PageRun idle = sub(run, 0, 8);
+  free_until_reuse(idle);
+  EXPECT_EQ(soft_.count(Event::pglazyfree), 0U);
+  ASSERT_EQ(soft_.store_part(run.first + PageCount(8), 0, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.drawn(sub(run, 0, 10)), "........mm");
+  // A load of one of them is the program's own affair, and brings in no other.
+  EXPECT_TRUE(soft_.reads_zeros(idle.first + PageCount(3)));
+  EXPECT_EQ(soft_.drawn(idle), "...m....");
+  // Freed until a store, they are idle no more.
+  free(idle);
+  ASSERT_EQ(soft_.store_part(idle.first, 0, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.drawn(sub(idle, 0, 4)), "mmml");
+  EXPECT_EQ(soft_.count(Event::pglazyfree), 1U);
+}
+
+TEST_F(SoftLazyFree, AHugePageIsWorthIdlePages) {
+  const PageRun run = map_filled(kPagesPerBlock, RegionFlags::kHuge);
+  free_until_reuse(run);
+  discard_all();
+  ASSERT_TRUE(soft_.vm().reuse(sub(run, 0, 64)).ok());
+  ASSERT_EQ(soft_.store_part(run.first, 0, kSeed), Touch::kDone);
+  EXPECT_EQ(order_of(run.first), kMaxOrder);
+}
+
 // ---- Failures at each step --------------------------------------------------------------------
 
 // A block of which the kernel holds one page, for whatever reason.
