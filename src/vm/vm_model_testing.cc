@@ -11,10 +11,10 @@ using Touch = SoftVm::Touch;
 
 namespace {
 constexpr const char* kOpNames[] = {
-    "load",    "store",   "touch-hole", "map",    "unmap", "map-over", "remap",
-    "protect", "discard", "free",       "reuse",  "cold",  "pageout",  "willneed",
-    "age",     "reclaim", "mark",       "unmark", "pin",   "unpin",    "device",
-    "lock",    "unlock",  "resize",     "fork",   "idle"};
+    "load",     "store",   "touch-hole", "map",    "unmap",    "map-over", "remap",
+    "protect",  "discard", "free",       "reuse",  "populate", "cold",     "pageout",
+    "willneed", "age",     "reclaim",    "mark",   "unmark",   "pin",      "unpin",
+    "device",   "lock",    "unlock",     "resize", "fork",     "idle"};
 constexpr std::size_t kLogLength = 60;
 constexpr std::uint64_t kCheckEvery = 64;
 }  // namespace
