@@ -533,6 +533,7 @@ LockedLeaf::Purged LockedLeaf::purge_run(unsigned first, unsigned end) LEAF_HELD
       // What the user had given up before is no loss.
       const bool is_lazy = p.state() == PteState::kLazyFree || p.state() == PteState::kLazyAway;
       next = next.with_state(is_lazy ? PteState::kEmpty : PteState::kPurged);
+      if (p.has(Pte::kIdle)) next = next.with(Pte::kIdle);
       ++(is_lazy ? lazily : purged.pages);
     }
     leaf_.set(i, next);
@@ -591,9 +592,10 @@ bool LockedLeaf::forget(unsigned begin, unsigned end, PteState to) LEAF_HELD {
     const Pte p = leaf_.get(i);
     if (p.state() == PteState::kHole || p.state() == to) continue;
     free_entry(i);
-    // Locks and pins belong to the mapping, not to the contents.
+    // Locks, pins and promises belong to the mapping, not to the contents.
     Pte next = leaf_.get(i).with_state(to).without(Pte::kInShadow);
     next = next.without(Pte::kCold).without(Pte::kBusy);
+    if (to == PteState::kEmpty && p.has(Pte::kIdle)) next = next.with(Pte::kIdle);
     if (p.has(Pte::kPoisoned)) {
       context_.mmu->unpoison(reservation(), leaf_.page(i));
       next = next.without(Pte::kPoisoned);

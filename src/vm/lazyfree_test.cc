@@ -661,6 +661,48 @@ TEST_F(SoftLazyFree, PagesThatWereNeverStoredToMayBeIdle) {
   EXPECT_EQ(soft_.count(Event::pglazyfree), 1U);
 }
 
+// However reclaim or its owner gave it back: it is stored to after reuse, and not before.
+TEST_F(SoftLazyFree, WhatIsDiscardedOrPurgedStaysIdle) {
+  const PageRun run = map_filled(64);
+  const PageRun idle = sub(run, 4, 40);
+  free_until_reuse(idle);
+  ASSERT_TRUE(soft_.vm().discard(sub(idle, 0, 20)).ok());
+  {
+    LockedLeaf locked(soft_.context(), *soft_.context().table.find_leaf(run.first));
+    const unsigned begin = idle.first.in_block() + 20;
+    EXPECT_EQ(locked.purge(begin, begin + 20).frames, 20U);
+  }
+  ASSERT_TRUE(soft_.vm().discard(sub(run, 0, 4)).ok());
+  ASSERT_TRUE(soft_.vm().discard(sub(run, 44, 20)).ok());
+  ASSERT_EQ(soft_.drawn(run), repeated('.', 64));
+  for (const std::uint64_t page : {2U, 45U})
+    ASSERT_EQ(soft_.store_part(run.first + PageCount(page), 0, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.drawn(idle), repeated('.', 40));
+  ASSERT_TRUE(soft_.vm().reuse(sub(idle, 0, 12)).ok());
+  ASSERT_EQ(soft_.store_part(idle.first, 0, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.drawn(sub(idle, 0, 12)), repeated('m', 12));
+}
+
+// The promise was about another mapping.
+TEST_F(SoftLazyFree, WhatIsMappedAnewIsNotIdle) {
+  const PageRun run = map_filled(32);
+  free_until_reuse(run);
+  discard_all();
+  free_until_reuse(sub(run, 16, 8));
+  ASSERT_TRUE(soft_.vm().map_over(run, mmu::Access::kReadWrite).ok());
+  ASSERT_EQ(soft_.store_part(run.first + PageCount(3), 0, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.drawn(sub(run, 0, 16)), repeated('m', 16));
+}
+
+TEST_F(SoftLazyFree, WhatIsMappedAnewIsNotLocked) {
+  const PageRun run = map_filled(4);
+  ASSERT_TRUE(soft_.vm().lock(run, false).ok());
+  ASSERT_TRUE(soft_.vm().map_over(sub(run, 0, 2), mmu::Access::kReadWrite).ok());
+  EXPECT_TRUE(soft_.vm().discard(sub(run, 0, 2)).ok());
+  EXPECT_EQ(soft_.vm().discard(sub(run, 2, 2)).code(), EINVAL);
+  EXPECT_EQ(soft_.context().held_pages, 2);
+}
+
 TEST_F(SoftLazyFree, AHugePageIsWorthIdlePages) {
   const PageRun run = map_filled(kPagesPerBlock, RegionFlags::kHuge);
   free_until_reuse(run);

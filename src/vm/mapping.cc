@@ -111,9 +111,12 @@ void Vm::clear_leaves(PageRun run, PteState to) {
       // The kernel refuses only what it has mlocked, which we never ask for.
       BUOY_CHECK(locked.forget(begin, end, to));
       locked.split_folios(begin, end, Event::folio_split);
+      // Nobody has locked the new mapping, nor promised anything of it.
       if (to == PteState::kEmpty)
         for (unsigned i = begin; i < end; ++i)
-          if (locked.get(i).state() == PteState::kHole) locked.set(i, Pte::of(PteState::kEmpty));
+          locked.set(i, locked.get(i).state() == PteState::kHole
+                            ? Pte::of(PteState::kEmpty)
+                            : locked.get(i).without(Pte::kLocked).without(Pte::kIdle));
     }
     at = next;
   }

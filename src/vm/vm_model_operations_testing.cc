@@ -131,6 +131,8 @@ void VmModel::do_map_over() {
       if (soft_.pte(at).state() != PteState::kPurged) page.is_volatile = false;
     }
     page.is_steady = false;
+    page.is_idle = page.is_idle && !s.ok();
+    note_locked(page, soft_.pte(at).has(Pte::kLocked));
   });
 }
 
@@ -440,8 +442,7 @@ void VmModel::do_lock() {
   }
   const std::uint64_t holes = for_each_page(run, [&](Vpn at, Page& page) {
     const bool locked = soft_.pte(at).has(Pte::kLocked);
-    if (locked && !page.is_locked) ++held_;
-    page.is_locked = locked;
+    note_locked(page, locked);
     expect(!locked || !page.is_droppable, "lock keeps what may be dropped");
     if (!s.ok() || page.is_droppable) return;
     expect(locked, "lock left a page unlocked");
@@ -457,8 +458,7 @@ void VmModel::do_unlock() {
   const Status s = soft_.vm().unlock(run);
   const std::uint64_t holes = for_each_page(run, [&](Vpn at, Page& page) {
     const bool locked = soft_.pte(at).has(Pte::kLocked);
-    if (page.is_locked && !locked) held_ -= std::min<std::uint64_t>(held_, 1);
-    page.is_locked = locked;
+    note_locked(page, locked);
     if (s.ok()) expect(!locked, "unlock left a page locked");
   });
   expect_status(s, holes != 0 ? ENOMEM : 0, "unlock");

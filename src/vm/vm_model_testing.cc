@@ -70,6 +70,12 @@ void VmModel::note_zeros(Page& page) {
   page.is_lazy = false;
 }
 
+void VmModel::note_locked(Page& page, bool is_locked) {
+  if (is_locked && !page.is_locked) ++held_;
+  if (page.is_locked && !is_locked) held_ -= std::min<std::uint64_t>(held_, 1);
+  page.is_locked = is_locked;
+}
+
 void VmModel::note_store(Page& page, unsigned part, std::uint32_t seed) {
   for (PageImage& image : page.allowed) image.set_part(part, seed);
   page.is_lazy = false;

@@ -122,6 +122,7 @@ class VmModel {
   void note_store(Page& page, const PageImage& image);
   void note_load(Vpn at, Page& page, const PageImage::Bytes& bytes);
   void note_zeros(Page& page);
+  void note_locked(Page& page, bool is_locked);
   [[nodiscard]] PageRun unlocked_part(PageRun run);
   void forget_mapping(PageRun run);
   template <typename Body>
