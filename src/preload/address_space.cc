@@ -109,7 +109,8 @@ long map_fixed(Pool& pool, const MapRequest& r, int fd, off_t offset) {
     return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
   if (is_uniform && is_ordinary(r)) {
     const Status s = pool.map_over(r.address, range->bytes(), access_of(r.prot));
-    return s ? reinterpret_cast<long>(r.address) : kernel_result(s);
+    if (s.code() != EINVAL) return s ? reinterpret_cast<long>(r.address) : kernel_result(s);
+    // Among what may be dropped: only the kernel can keep it there.
   }
   // Something foreign. Try it elsewhere first: a bad descriptor must fail with nothing changed.
   constexpr int kNotInATrial = MAP_FIXED | MAP_POPULATE | MAP_LOCKED;

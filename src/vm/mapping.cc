@@ -170,12 +170,15 @@ void Vm::release_region(Region& region) {
 
 // ---- changes ----------------------------------------------------------------------------------
 
-Status Vm::map_over(PageRun run, mmu::Access access) {
+Status Vm::map_over(PageRun run, mmu::Access access, RegionFlags flags) {
   const SignalBlock signals;
   const MarksPass pass(context_.gate, volatile_.lock());
   const Guard guard(context_.table.region_lock());
   Region* region = context_.table.find_region(run.first);
   if (region == nullptr || run.end() > region->range().end()) return Error{ENOMEM};
+  // What is to be kept would be dropped, and wiped in a child.
+  if (region->is(RegionFlags::kDroppable) && !has(flags, RegionFlags::kDroppable))
+    return Error{EINVAL};
   if (Status s = volatile_.prepare(); !s) return s;
   volatile_.forget(run);
   clear_leaves(run, PteState::kEmpty);
@@ -316,6 +319,7 @@ Result<Vpn> Vm::remap_onto(PageRun run, Vpn target, PageCount pages) {
   const PageRun there{target, pages};
   if (!intersection(run, there).count.is_zero()) return Error{EINVAL};
   if (mapped_prefix(run) != run.count) return Error{EFAULT};
+  RegionFlags flags{};
   mmu::Access access{};
   {
     const SignalBlock signals;
@@ -324,9 +328,10 @@ Result<Vpn> Vm::remap_onto(PageRun run, Vpn target, PageCount pages) {
     const Region* region = context_.table.find_region(run.first);
     const auto* extent = region == nullptr ? nullptr : region->extents.find(run.first);
     if (extent == nullptr || extent->end < run.end()) return Error{EFAULT};
+    flags = region->flags;
     access = extent->value;
   }
-  if (Status s = map_over(there, access); !s) return s.error();
+  if (Status s = map_over(there, access, flags); !s) return s.error();
   const PageRun kept{run.first, std::min(run.count, pages)};
   if (Status s = move_pages(kept, target); !s) return s.error();
   move_marks(kept, target);

@@ -311,6 +311,22 @@ TEST_F(SoftReclaim, DroppableMemoryGoesBeforeAnythingIsCompressed) {
   EXPECT_TRUE(holds_all(kept));
 }
 
+// What lies there from now on may not be dropped: the region must not be told otherwise.
+TEST_F(SoftReclaim, NothingOrdinaryIsPutWhereMemoryMayBeDropped) {
+  const PageRun droppable = map_filled(64, RegionFlags::kDroppable);
+  const PageRun kept = map_filled(32);
+  EXPECT_EQ(soft_.vm().map_over(sub(droppable, 0, 16), mmu::Access::kReadWrite).code(), EINVAL);
+  EXPECT_EQ(soft_.vm().remap_onto(kept, droppable.first, kept.count).code(), EINVAL);
+  EXPECT_TRUE(soft_.holds(droppable.first, SoftVm::image_of(droppable.first)));
+  EXPECT_TRUE(holds_all(kept));
+  // The other way round it is kept from then on.
+  const auto moved = soft_.vm().remap_onto(sub(droppable, 0, 16), kept.first, PageCount(16));
+  ASSERT_TRUE(moved);
+  (void)soft_.reclaim(4096);
+  EXPECT_TRUE(soft_.holds(kept.first, SoftVm::image_of(droppable.first)));
+  EXPECT_TRUE(soft_.reads_zeros(droppable.first + PageCount(16)));
+}
+
 // What is just in use is spared where there is something old.
 TEST_F(SoftReclaim, OldDroppableMemoryGoesBeforeYoung) {
   const PageRun young = map_filled(512, RegionFlags::kDroppable);

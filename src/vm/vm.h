@@ -59,15 +59,16 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // Drops the range; holes in it are no error.
   Status unmap(PageRun run);
   // The range holds zeros with this access afterwards, whatever was there (MAP_FIXED). It must
-  // lie inside one region. ENOMEM.
-  Status map_over(PageRun run, mmu::Access access);
+  // lie inside one region. ENOMEM; EINVAL: that region is droppable, and `flags` are not.
+  Status map_over(PageRun run, mmu::Access access, RegionFlags flags = RegionFlags::kNone);
   // The range is somebody else's from now on: contents dropped, never managed again.
   Status carve_out(PageRun run);
   Status protect(PageRun run, mmu::Access access);
   // New size for [run), moving if allowed and needed; contents stay. EFAULT if the range is not
   // one stretch of mapped pages, ENOMEM.
   Result<Vpn> remap(PageRun run, PageCount pages, bool may_move);
-  // The same to a given place inside one region, dropping what was there.
+  // The same to a given place inside one region, dropping what was there. EINVAL: they overlap, or
+  // what is there might be dropped, and what is here may not.
   Result<Vpn> remap_onto(PageRun run, Vpn target, PageCount pages);
   [[nodiscard]] bool has_mappings();
   [[nodiscard]] ByteSize metadata_bytes() const {

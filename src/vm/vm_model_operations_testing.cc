@@ -119,8 +119,10 @@ void VmModel::do_map_over() {
   PageRun run = any_run();
   if (for_each_page(run, [](Vpn, Page&) {}) != 0) run.count = PageCount(1);
   begin(Op::kMapOver, run);
+  const bool may_be_dropped = find(run.first) != nullptr && find(run.first)->is_droppable;
   const Status s = soft_.vm().map_over(run, Access::kReadWrite);
-  expect_status(s, 0, "map_over");
+  expect_status(s, may_be_dropped ? EINVAL : 0, "map_over");
+  if (may_be_dropped) return;
   for_each_page(run, [&](Vpn at, Page& page) {
     if (s.ok()) {
       note_zeros(page);

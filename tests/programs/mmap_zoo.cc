@@ -244,6 +244,28 @@ void droppable() {
   CHECK(munmap(p, 8 * kMiB) == 0);
 }
 
+// What is mapped over a part of it is no longer droppable: it stays, in a child, too.
+void over_droppable() {
+  constexpr int kDroppable = 8 | MAP_ANONYMOUS;
+  void* got = mmap(nullptr, 8 * kMiB, kReadWrite, kDroppable, -1, 0);
+  if (got == MAP_FAILED) return;
+  char* p = static_cast<char*>(got);
+  stamp_all(p, 8 * kMiB, 16);
+  CHECK(mmap(p + 2 * kMiB, kMiB, kReadWrite, kAnonymous | MAP_FIXED, -1, 0) == p + 2 * kMiB);
+  CHECK(is_zero(p + 2 * kMiB, kMiB));
+  stamp_all(p + 2 * kMiB, kMiB, 17);
+  const pid_t child = fork();
+  if (child == 0) {
+    check_all(p + 2 * kMiB, kMiB, 17);
+    _exit(is_zero(p, 2 * kMiB) ? 0 : 1);
+  }
+  int status = -1;
+  CHECK(waitpid(child, &status, 0) == child && status == 0);
+  (void)madvise(p, 8 * kMiB, MADV_PAGEOUT);
+  check_all(p + 2 * kMiB, kMiB, 17);
+  CHECK(munmap(p, 8 * kMiB) == 0);
+}
+
 void refusals() {
   CHECK(mmap(nullptr, 0, kReadWrite, kAnonymous, -1, 0) == MAP_FAILED && errno == EINVAL);
   CHECK(mmap(nullptr, SIZE_MAX - kPage, kReadWrite, kAnonymous, -1, 0) == MAP_FAILED &&
@@ -304,6 +326,7 @@ int main(int argc, char** argv) {
     advice();
     locked_advice();
     droppable();
+    over_droppable();
     refusals();
     many_small_and_large();
   }
