@@ -278,12 +278,12 @@ Status Vm::will_need(PageRun run) {
 
 Status Vm::populate(PageRun run, PinFor purpose) {
   if (mapped_prefix(run) != run.count) return Error{ENOMEM};
+  if (!permits(run, purpose)) return Error{EINVAL};
   for (Vpn at = run.first; at < run.end();) {
     const SignalBlock signals;
-    const Result<PageCount> filled = fill_empty({at, run.end() - at});
-    if (!filled) return filled.error();
-    at += *filled;
-    if (!filled->is_zero()) continue;
+    const PageCount filled = fill_empty({at, run.end() - at});
+    at += filled;
+    if (!filled.is_zero()) continue;
     const Leaf* leaf = context_.table.find_leaf(at);
     const Pte p = leaf == nullptr ? Pte() : leaf->get(at.in_block());
     const bool is_ready =
@@ -295,7 +295,7 @@ Status Vm::populate(PageRun run, PinFor purpose) {
   return {};
 }
 
-Result<PageCount> Vm::fill_empty(PageRun run) {
+PageCount Vm::fill_empty(PageRun run) {
   constexpr unsigned kMostAtOnce = 64;  // 256 KiB: as long as the longest fault may hold a leaf
   const unsigned begin = run.first.in_block();
   const auto most = static_cast<unsigned>(
@@ -315,7 +315,7 @@ Result<PageCount> Vm::fill_empty(PageRun run) {
   Precharge precharge(context_.budget);
   if (!reclaimer_.charge(precharge, PageCount(wanted)) &&
       !reclaimer_.charge(precharge, PageCount(1)))
-    return Error{EAGAIN};
+    return PageCount();
   LockedLeaf locked(context_, *leaf, &precharge);
   if (!locked.is_of(run.first) || locked.region().is(RegionFlags::kHuge)) return PageCount();
   const unsigned n = std::min(empty_from(*leaf), static_cast<unsigned>(precharge.held().value()));

@@ -255,6 +255,26 @@ PageCount Vm::mapped_prefix(PageRun run) {
   return at - run.first;
 }
 
+bool Vm::permits(PageRun run, PinFor purpose) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  bool is_permitted = true;
+  for (Vpn at = run.first; at < run.end();) {
+    const Region* region = context_.table.find_region(at);
+    if (region == nullptr) break;
+    const PageRun part = intersection({at, run.end() - at}, region->range());
+    region->extents.for_each_in(part, [&](PageRun, mmu::Access access) {
+      const bool is_storable =
+          access == mmu::Access::kReadWrite || access == mmu::Access::kReadWriteExec;
+      if (!is_storable && (purpose == PinFor::kWriting || access == mmu::Access::kNone))
+        is_permitted = false;
+    });
+    at = part.end();
+  }
+  return is_permitted;
+}
+
 bool Vm::is_mapped(PageRun run) {
   for (Vpn at = run.first; at < run.end();) {
     const Vpn next = std::min(run.end(), at.block_start() + PageCount(kPagesPerBlock));

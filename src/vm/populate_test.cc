@@ -4,7 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cerrno>
+#include <thread>
+#include <vector>
 
 #include "vm/vm_testing.h"
 
@@ -95,6 +98,42 @@ TEST_F(SoftPopulate, WithoutRoomSaysSo) {
   ASSERT_TRUE(soft.vm().discard(run).ok());
   EXPECT_TRUE(soft.vm().populate(part(run, 0, 200), PinFor::kWriting).ok());
   soft.validate();
+}
+
+// What another thread holds isolated is on no list: memory to be had in a moment.
+TEST_F(SoftPopulate, WhatOthersHoldIsolatedIsWaitedFor) {
+  SoftVmOptions options;
+  options.budget = PageCount(5000);
+  options.most_waits_for_others = 200;
+  SoftVm soft(options);
+  const PageRun run = soft.map(10'000);
+  soft.fill(part(run, 0, 4000));
+  std::vector<Leaf*> held;
+  for (const LeafList list : {LeafList::kResident, LeafList::kStandby})
+    while (Leaf* leaf = soft.context().lru.isolate_oldest(list)) held.push_back(leaf);
+  const PageRun more = part(run, 4000, 1500);
+  ASSERT_TRUE(soft.vm().lock(more, true).ok());  // what is populated is not what makes room
+  std::atomic<int> populated{-1};
+  std::thread program([&] { populated = soft.vm().populate(more, PinFor::kWriting).code(); });
+  while (soft.count(Event::oom_stall) < 10 && populated < 0) std::this_thread::yield();
+  constexpr std::uint8_t kBoth = Lru::bit(LeafList::kResident) | Lru::bit(LeafList::kStandby);
+  for (Leaf* leaf : held) soft.context().lru.put_back(*leaf, kBoth);
+  program.join();
+  EXPECT_EQ(populated, 0);
+  soft.validate();
+}
+
+// As MADV_POPULATE_*: such pages could be touched at no time.
+TEST_F(SoftPopulate, WhatMayNotBeTouchedIsRefused) {
+  const PageRun run = soft_.map(100);
+  ASSERT_TRUE(soft_.vm().protect(part(run, 40, 10), mmu::Access::kRead).ok());
+  EXPECT_EQ(soft_.vm().populate(run, PinFor::kWriting).code(), EINVAL);
+  EXPECT_EQ(soft_.context().budget.used(), PageCount());
+  EXPECT_TRUE(soft_.vm().populate(run, PinFor::kReading).ok());
+  ASSERT_TRUE(soft_.vm().protect(part(run, 40, 10), mmu::Access::kNone).ok());
+  EXPECT_EQ(soft_.vm().populate(run, PinFor::kReading).code(), EINVAL);
+  EXPECT_TRUE(soft_.vm().populate(part(run, 50, 50), PinFor::kWriting).ok());
+  soft_.validate();
 }
 
 TEST_F(SoftPopulate, AHoleChangesNothing) {

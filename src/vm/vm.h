@@ -94,8 +94,9 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Status page_out(PageRun run);
   Status will_need(PageRun run);
   // Each page is there at its time, to be stored to or only read; where that takes more than the
-  // budget, the first ones may have left again. EAGAIN: nothing can be reclaimed; EIO: a page is
-  // lost or purged. Those before it are done.
+  // budget, the first ones may have left again. EAGAIN: nothing can be reclaimed, and faults do not
+  // wait until something can; EIO: a page is lost or purged. Those before it are done. EINVAL, and
+  // nothing is done: a page is protected from such a touch.
   Status populate(PageRun run, PinFor purpose);
 
   // ---- Holding (hold.cc) ----------------------------------------------------------------------
@@ -151,8 +152,10 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Step load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharge);
   Step allow_stores(LockedLeaf& locked, unsigned i);
   // Fills the empty pages from `run.first` on with zeros, and no page behind the run; so many of them
-  // at a time. EAGAIN if nothing can be reclaimed.
-  Result<PageCount> fill_empty(PageRun run);
+  // at a time. 0: the fault path is to try, which knows what to wait for.
+  PageCount fill_empty(PageRun run);
+  // May the program touch each page of the run, which is mapped, so?
+  [[nodiscard]] bool permits(PageRun run, PinFor purpose);
   // Makes the page resident (and stores allowed). EAGAIN if nothing can be reclaimed, EIO if lost.
   Status make_resident(Vpn vpn, bool for_store);
   mmu::Verdict handle(const mmu::Fault& fault, int* lost);

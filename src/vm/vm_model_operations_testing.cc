@@ -267,14 +267,18 @@ void VmModel::do_populate() {
   begin(Op::kPopulate, run, for_writing ? 1 : 0);
   const Status s = soft_.vm().populate(run, for_writing ? PinFor::kWriting : PinFor::kReading);
   bool is_any_purged = false;
+  bool is_permitted = true;
   const std::uint64_t holes = for_each_page(run, [&](Vpn at, Page& page) {
     is_any_purged = is_any_purged || is_purged(at, page);
+    is_permitted = is_permitted && (for_writing ? may_store(page.access) : may_load(page.access));
     if (!s || !for_writing) return;
     if (!step_failed()) page.is_lazy = false;
     page.is_idle = false;
   });
   if (holes != 0)
     expect_status(s, ENOMEM, "populate over a hole");
+  else if (!is_permitted)
+    expect_status(s, EINVAL, "populate of what is protected");
   else
     expect(s.ok() || (s.code() == EAGAIN && is_excused()) || (s.code() == EIO && is_any_purged),
            "populate refused");
