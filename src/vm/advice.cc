@@ -113,7 +113,7 @@ class PartialFrees {
     for (unsigned i = folio.first; i < folio.end(); ++i) {
       const Pte p = leaf_.get(i);
       is_free = is_free || is_lazily_freed(p);
-      is_kept = is_kept || p.state() == PteState::kMapped || p.state() == PteState::kClean;
+      is_kept = is_kept || (!is_lazily_freed(p) && (p.frames() != 0 || !p.entry().is_none()));
     }
     return is_free && is_kept;
   }

@@ -480,6 +480,18 @@ TEST_F(SoftLazyFree, AFolioThatIsFreedInPartAndTakenBackOrFreedWholeIsNeverSplit
   EXPECT_EQ(soft_.count(Event::folio_split) + soft_.count(Event::folio_split_reclaim), 0U);
 }
 
+// Wherever the rest of it is.
+TEST_F(SoftLazyFree, AFolioThatIsFreedInPartWaitsWhileTheRestStandsBy) {
+  const PageRun run = map_filled(16);
+  ASSERT_EQ(order_of(run.first), 4U);
+  soft_.age_to_standby(sub(run, 8, 8));
+  free(sub(run, 0, 8));
+  EXPECT_EQ(soft_.drawn(run), "llllllllssssssss");
+  EXPECT_EQ(soft_.count(Event::folio_split_deferred), 1U);
+  discard_all();
+  EXPECT_EQ(soft_.count(Event::folio_split_reclaim), 1U);
+}
+
 TEST_F(SoftLazyFree, WhatIsGoneAtOnceSplitsAtOnce) {
   const PageRun run = map_filled(kPagesPerBlock, RegionFlags::kHuge);
   EXPECT_TRUE(soft_.vm().discard(sub(run, 0, 128)).ok());
