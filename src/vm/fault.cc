@@ -198,8 +198,8 @@ Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) 
 Vm::Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
   Leaf& leaf = locked.leaf();
   // What its owner keeps idle beside it is wanted by nobody, but for the sake of a huge page.
-  const bool fills_idle = locked.region().is(RegionFlags::kHuge);
-  const auto is_empty = [fills_idle](Pte p) {
+  bool fills_idle = locked.region().is(RegionFlags::kHuge);
+  const auto is_empty = [&fills_idle](Pte p) {
     return p.state() == PteState::kEmpty && !p.has(Pte::kInShadow) &&
            (fills_idle || !p.has(Pte::kIdle));
   };
@@ -207,11 +207,16 @@ Vm::Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
       plan_window(context_.table, leaf, i, WindowKind::kZeroFill, context_.lru.generation());
   if (locked.region().is(RegionFlags::kHuge)) order = Order(kMaxOrder);
   Range window = around(leaf, i, order, is_empty);
+  if (fills_idle && window.size() < kPagesPerBlock) {
+    fills_idle = false;
+    window = around(leaf, i, order, is_empty);
+  }
   const Range whole = window;
   window = affordable(window, i, precharge);
   if (locked.region().is(RegionFlags::kHuge) && window.size() < whole.size()) {
     // No room for a huge page: fall back to the ordinary window inside what we can afford.
     order = Order(4);
+    fills_idle = false;
     window = around(leaf, i, order, is_empty);
     window = affordable(window, i, precharge);
   }

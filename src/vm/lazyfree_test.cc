@@ -673,6 +673,30 @@ TEST_F(SoftLazyFree, PagesThatWereNeverStoredToMayBeIdle) {
   EXPECT_EQ(soft_.count(Event::pglazyfree), 1U);
 }
 
+// But not worth bringing them in where there will be none: a page of the block is there, or there is
+// no room.
+TEST_F(SoftLazyFree, WhatCannotBeAHugePageIsNotWorthIdlePages) {
+  const PageRun run = map_filled(kPagesPerBlock, RegionFlags::kHuge);
+  const PageRun idle = sub(run, 100, 200);
+  free_until_reuse(idle);
+  ASSERT_TRUE(soft_.vm().discard(sub(run, 50, 50)).ok());
+  discard_all();
+  ASSERT_EQ(soft_.store_part(run.first + PageCount(70), 0, kSeed), Touch::kDone);
+  EXPECT_EQ(soft_.drawn(sub(run, 50, 50)), repeated('m', 50));
+  EXPECT_EQ(soft_.drawn(idle), repeated('.', 200));
+
+  SoftVmOptions options;
+  options.budget = PageCount(300);
+  SoftVm small(options);
+  const PageRun block = small.map(kPagesPerBlock, RegionFlags::kHuge);
+  ASSERT_TRUE(small.reads_zeros(block.first + PageCount(500)));  // for the leaf
+  ASSERT_TRUE(small.vm().discard(block).ok());
+  ASSERT_TRUE(small.vm().free_lazily(sub(block, 4, 40), Vm::Until::kReuse).ok());
+  ASSERT_EQ(small.store_part(block.first + PageCount(2), 0, kSeed), Touch::kDone);
+  EXPECT_EQ(small.drawn(sub(block, 0, 44)), repeated('m', 4) + repeated('.', 40));
+  small.validate();
+}
+
 // However reclaim or its owner gave it back: it is stored to after reuse, and not before.
 TEST_F(SoftLazyFree, WhatIsDiscardedOrPurgedStaysIdle) {
   const PageRun run = map_filled(64);
