@@ -73,8 +73,8 @@ enum {
    * resident pages. A store that breaks the promise may be lost with its page. */
   BUOY_FREE_UNTIL_REUSE = 16,
   /* All of these are there and may be stored to, without a fault each: empty pages of the range, and
-   * no others, are filled with zeros. Room is made by reclaim. EAGAIN: there is none; EIO: a page
-   * is lost or purged. Those before it are done. */
+   * no others, are filled with zeros. Room is made by reclaim. EAGAIN: there is none (with
+   * BUOY_EXHAUSTED_WAIT it is waited for); EIO: a page is lost or purged. Those before it are done. */
   BUOY_POPULATE = 17
 };
 
