@@ -46,6 +46,8 @@ void Leaf::validate() const {
     BUOY_CHECK((p.state() != PteState::kStandby && p.state() != PteState::kLazyAway) ||
                p.has(Pte::kInShadow));
     BUOY_CHECK(!p.has(Pte::kSqueezing) || p.has(Pte::kInShadow));
+    BUOY_CHECK(!p.has(Pte::kIdle) || p.state() == PteState::kLazyFree ||
+               p.state() == PteState::kEmpty);
   }
   BUOY_CHECK(counted == count);
   BUOY_CHECK(shadows == in_shadow);

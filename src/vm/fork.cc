@@ -119,6 +119,8 @@ void Vm::validate(PageCount arena_pages) {
   context_.table.for_each_leaf([&](Leaf& leaf) {
     const Guard guard(leaf.lock);
     leaf.validate();
+    // What is on no list is never reclaimed.
+    BUOY_CHECK(leaf.isolated || (lists_for(leaf) & ~leaf.lists.load()) == 0);
     frames += leaf.populated() + leaf.in_shadow;
     for (std::size_t s = 0; s < counted.size(); ++s) counted[s] += leaf.count[s];
   });
