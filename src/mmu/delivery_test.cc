@@ -260,9 +260,9 @@ INSTANTIATE_TEST_SUITE_P(All, DeliveryTest, testing::Values(Kind::kSignal, Kind:
 class ReturningSink final : public FaultSink {
  public:
   Verdict on_fault(const Fault& fault) override {
+    const Guard<Mutex<LockRank::kLeaf>> guard(lock);
     Mmu* m = mmu.load();
     if (m == nullptr || !r.contains(fault.vpn)) return Verdict::kForeign;
-    const Guard<Mutex<LockRank::kLeaf>> guard(lock);
     const std::uint64_t i = (fault.vpn - r.base).value();
     const PageRun page{fault.vpn, PageCount(1)};
     if (fault.is_protection) return is_ok(m->unprotect(r, page));
@@ -279,6 +279,12 @@ class ReturningSink final : public FaultSink {
     if (result.how == Return::kCopied) m->drop_shadow(r, page);
     where[i] = Where::kAddress;
     return is_ok(result.progress);
+  }
+  // Behind this nobody uses the mmu: a handler thread may be at work still when the toucher, whom it
+  // woke, has gone on.
+  void close() {
+    const Guard<Mutex<LockRank::kLeaf>> guard(lock);
+    mmu.store(nullptr);
   }
   // Everything at an address leaves.
   void take_all(PageRun run, bool as_block) {
@@ -331,8 +337,8 @@ class MovingUnderThreads : public testing::TestWithParam<Kind> {
   }
   void TearDown() override {
     if (mmu_ == nullptr) return;
+    sink_.close();
     mmu_->release(sink_.r);
-    sink_.mmu.store(nullptr);
     mmu_->destroy();
   }
   volatile std::uint64_t* words(std::uint64_t page) {
