@@ -18,6 +18,7 @@ namespace buoy {
 
 enum class Charge : std::uint8_t {
   kOrdinary,  // leaves the reserve alone
+  kReturn,    // brings back what was stored where there is no other room: may use the reserve
   kReclaim,   // frees more than it takes: may use the reserve
 };
 
@@ -67,9 +68,7 @@ class Budget {
   }
 
   [[nodiscard]] bool try_charge(PageCount n, Charge kind = Charge::kOrdinary) {
-    const std::uint64_t highest = kind == Charge::kReclaim
-                                      ? reclaim_ceiling_.load(std::memory_order_relaxed)
-                                      : ceiling().value() - reserve().value();
+    const std::uint64_t highest = highest_for(kind);
     std::uint64_t used = used_.load(std::memory_order_relaxed);
     do {
       if (used + n.value() > highest) return false;
@@ -100,6 +99,11 @@ class Budget {
  private:
   [[nodiscard]] PageCount ceiling() const {
     return PageCount(ceiling_.load(std::memory_order_relaxed));
+  }
+  [[nodiscard]] std::uint64_t highest_for(Charge kind) const {
+    if (kind == Charge::kReclaim) return reclaim_ceiling_.load(std::memory_order_relaxed);
+    if (kind == Charge::kReturn) return ceiling().value();
+    return (ceiling() - reserve()).value();
   }
 
   std::atomic<std::uint64_t> limit_{0};    // what users see

@@ -2,6 +2,7 @@
 // layers below; owned by the pool.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -44,6 +45,11 @@ struct Context {
   [[nodiscard]] std::uint64_t pages_in(PteState s) const {
     const auto n = pages[static_cast<std::size_t>(s)].load(std::memory_order_relaxed);
     return n < 0 ? 0 : static_cast<std::uint64_t>(n);
+  }
+  // Pages that are neither compressed nor in anybody else's frames.
+  [[nodiscard]] PageCount resident() const {
+    const PageCount used = budget.used();
+    return used - std::min(used, arena->taken());
   }
   [[nodiscard]] std::uint64_t lazyfree_pages() const {
     return pages_in(PteState::kLazyFree) + pages_in(PteState::kLazyAway);

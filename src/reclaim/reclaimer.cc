@@ -75,13 +75,14 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
     pressure_.note_squeezing();
     if (pressure_.level() == PressureLevel::kCritical) freed += purge(goal, PurgeEffort::kHard);
   }
-  if (freed < goal) {
+  const bool are_last = this->are_last(kind);
+  if (freed < goal && !are_last) {
     // Keep standby filled, so that what is squeezed had its second chance.
     const PageCount standby(context_.pages_in(PteState::kStandby));
     if (standby < standby_target()) (void)age_out(goal - freed, 1);
     if (freed < goal) freed += squeeze_standby(goal - freed);
   }
-  if (freed.is_zero()) {
+  if (freed.is_zero() && !are_last) {
     // Nothing old enough: whatever is there.
     (void)age_out(goal, 0);
     freed += squeeze_standby(goal);
@@ -92,6 +93,19 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   if (freed.is_zero()) pressure_.note_fruitless();
   context_.counters.add(event_of(kind), freed.value());
   return freed;
+}
+
+PageCount Reclaimer::most_returned() const {
+  return PageCount(context_.budget.reserve().value() / 2);
+}
+
+bool Reclaimer::are_last(ReclaimKind kind) const {
+  return kind != ReclaimKind::kProactive && !context_.budget.is_shrinking() &&
+         context_.resident().value() <= most_returned().value() / 2;
+}
+
+bool Reclaimer::charge_return(Precharge& precharge) {
+  return context_.resident() < most_returned() && precharge.try_add(PageCount(1), Charge::kReturn);
 }
 
 bool Reclaimer::has_room(ReclaimKind kind, PageCount goal) const {

@@ -52,6 +52,9 @@ class Reclaimer {
 
   // Charges `n` pages, reclaiming as long as that helps. False: nothing is left to reclaim.
   [[nodiscard]] bool charge(Precharge& precharge, PageCount n);
+  // Charges one page for what was stored before and must come back although nothing is left to
+  // reclaim. False: enough has come back already that squeezing it should help.
+  [[nodiscard]] bool charge_return(Precharge& precharge);
   // Reclaims about `goal` pages now; pages freed.
   PageCount reclaim(PageCount goal, ReclaimKind kind);
 
@@ -89,6 +92,11 @@ class Reclaimer {
   PageCount drop(PageCount goal, unsigned min_age);
   // Moves old pages to standby, which frees nothing yet, until about `goal` were; pages moved.
   PageCount age_out(PageCount goal, unsigned min_age);
+  // The last resident pages are not squeezed to make room for others: a program needs some at a time
+  // to go on at all. While so few are left, the reserve is of no use to the arena (one pageblock
+  // more of it would not pay), and charge_return() hands half of it out.
+  [[nodiscard]] bool are_last(ReclaimKind kind) const;
+  [[nodiscard]] PageCount most_returned() const;
   // Leaves it alone if its old pages lie in runs shorter than `least_run` on average.
   PageCount age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run);
   [[nodiscard]] bool is_old_enough(Pte p, unsigned min_age) const;

@@ -58,6 +58,10 @@ bool needs_frame(Pte p) {
   }
 }
 
+bool has_contents(Pte p) {
+  return p.state() == PteState::kSwapped || p.state() == PteState::kStandby;
+}
+
 constexpr std::uint64_t kWaitForMemoryNs = 5'000'000;
 
 // Among the reasons for a bus error, which are errno values: it is poison that will raise it.
@@ -151,7 +155,9 @@ Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) 
     LockedLeaf locked(context_, leaf, &precharge);
     if (!locked.is_of(fault.vpn)) return Step::kAgain;
     const Pte p = locked.get(i);
-    if (precharge.held().is_zero() && needs_frame(p)) return Step::kNoMemory;
+    if (precharge.held().is_zero() && needs_frame(p) &&
+        !(has_contents(p) && reclaimer_.charge_return(precharge)))
+      return Step::kNoMemory;
     switch (p.state()) {
       case PteState::kHole:
         return Step::kForeign;

@@ -469,6 +469,24 @@ TEST_F(SoftExhaustion, TheToucherGetsABusErrorAndNothingIsLost) {
   soft.validate();
 }
 
+// Where compressed memory has taken all that it can, what was stored is still read back.
+TEST_F(SoftExhaustion, WhatIsCompressedComesBackWhenNothingMoreCanBeStored) {
+  SoftVm soft(with_budget(5000));
+  const PageRun run = soft.map(200'000);
+  const std::uint64_t n = fill_up(soft, run);
+  ASSERT_LT(n, run.count.value());
+  ASSERT_GT(soft.context().pages_in(PteState::kSwapped), 1000U);
+  // In order, backwards, and two places in turn.
+  for (std::uint64_t i = 0; i < n; i += 3) {
+    for (const std::uint64_t at : {i, n - 1 - i, i % 2}) {
+      const Vpn page = run.first + PageCount(at);
+      ASSERT_TRUE(soft.holds(page, SoftVm::image_of(page))) << at;
+    }
+  }
+  EXPECT_EQ(soft.store(run.first + PageCount(n), SoftVm::image_of(run.first)), Touch::kBusError);
+  soft.validate();
+}
+
 // What another thread holds isolated is on no list: a thread that has lost its CPU there must not
 // make the others believe that nothing is left.
 TEST_F(SoftExhaustion, WhatOthersHoldIsolatedIsWaitedFor) {
