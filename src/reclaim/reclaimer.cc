@@ -51,6 +51,7 @@ bool Reclaimer::charge(Precharge& precharge, PageCount n) {
     const PageCount freed = reclaim(std::max(n, PageCount(squeeze_batch())), ReclaimKind::kDirect);
     if (precharge.try_add(n)) return true;
     if (freed.is_zero()) {
+      if (are_last(ReclaimKind::kDirect)) break;
       ++fruitless;
       if (fruitless > 2) sys::call(SYS_sched_yield);
     } else {
