@@ -13,9 +13,8 @@ namespace buoy::bench {
 namespace {
 
 constexpr double kPatience = 180;  // seconds: only a hang takes so long
-constexpr int kTrials = 6;
+constexpr int kTrials = 10;
 constexpr int kAttempts = 5;
-constexpr double kTolerance = 0.01;
 
 }  // namespace
 
@@ -60,19 +59,31 @@ Sample KernelSwap::run_side(const Command& command, std::uint64_t limit) {
   }
 }
 
-std::uint64_t calibrate_limit(const std::function<Sample(std::uint64_t)>& run,
-                              std::uint64_t total) {
+std::uint64_t calibrate_limit(const std::function<Sample(std::uint64_t)>& run, std::uint64_t total,
+                              double tolerance) {
   const auto wanted = static_cast<double>(total);
   double limit = wanted * 0.6;
+  // Limits that were seen to be too low and too high: a step may go past the goal.
+  double low = wanted * 0.05;
+  double high = wanted;
   for (int trial = 0; trial < kTrials; ++trial) {
-    const Sample sample = run(static_cast<std::uint64_t>(limit));
+    Sample sample;
+    try {
+      sample = run(static_cast<std::uint64_t>(limit));
+    } catch (const OutOfMemory&) {
+      if (trial + 1 == kTrials) throw;
+      low = limit;
+      limit = (low + high) / 2;
+      continue;
+    }
     const double surplus = wanted - sample.at("charged_bytes");
-    if (std::fabs(surplus) < kTolerance * wanted) return static_cast<std::uint64_t>(limit);
+    if (std::fabs(surplus) < tolerance * wanted) return static_cast<std::uint64_t>(limit);
+    (surplus > 0 ? low : high) = limit;
     // A page more in the limit is a page less in zram, where it takes `stored` of a page.
     const double original = std::max(sample.at("zram_original_bytes"), 1.0);
     const double stored = std::min(sample.at("zram_bytes") / original, 0.9);
     limit += surplus / (1 - stored);
-    limit = std::clamp(limit, wanted * 0.05, wanted);
+    if (limit <= low || limit >= high) limit = (low + high) / 2;
   }
   throw Unavailable(
       fmt::format("no cgroup limit found at which the peer uses {} MiB in all", total >> 20));

@@ -44,10 +44,10 @@ class KernelSwap {
   unsigned oom_kills_ = 0;
 };
 
-// The cgroup limit at which the peer is charged `total` bytes, within 1 %, found by trying:
-// `run(limit)` gives a sample with charged_bytes, zram_bytes and zram_original_bytes. Throws
+// The cgroup limit at which the peer is charged `total` bytes, within that part of it, found by
+// trying: `run(limit)` gives a sample with charged_bytes, zram_bytes and zram_original_bytes. Throws
 // Unavailable if there is none.
 [[nodiscard]] std::uint64_t calibrate_limit(const std::function<Sample(std::uint64_t)>& run,
-                                            std::uint64_t total);
+                                            std::uint64_t total, double tolerance = 0.01);
 
 }  // namespace buoy::bench
