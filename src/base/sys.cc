@@ -40,6 +40,11 @@ int advise(void* p, std::size_t bytes, int advice) {
   return static_cast<int>(call(SYS_madvise, ptr(p), static_cast<long>(bytes), advice));
 }
 
+long advise_all(const iovec* ranges, std::size_t n, int advice) {
+  constexpr long kSelf = -10000;  // PIDFD_SELF_THREAD: no descriptor, and right after fork
+  return call(SYS_process_madvise, kSelf, ptr(ranges), static_cast<long>(n), advice, 0);
+}
+
 int gettid() { return static_cast<int>(call(SYS_gettid)); }
 
 std::uint64_t monotonic_ns() {

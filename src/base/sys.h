@@ -6,6 +6,7 @@
 #pragma once
 
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -38,6 +39,10 @@ inline long ptr(const void* p) { return reinterpret_cast<long>(p); }
 [[nodiscard]] Result<std::byte*> reserve(std::size_t bytes, std::size_t alignment, int prot);
 void unmap(void* p, std::size_t bytes);
 [[nodiscard]] int advise(void* p, std::size_t bytes, int advice);  // 0 or -errno
+// The same for several ranges in one call, with one TLB flush at its end: process_madvise(2) on this
+// process, which older kernels refuse. Bytes of the ranges before the first that was refused, or
+// -errno.
+[[nodiscard]] long advise_all(const iovec* ranges, std::size_t n, int advice);
 
 [[nodiscard]] int gettid();
 [[nodiscard]] std::uint64_t monotonic_ns();

@@ -17,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "base/result.h"
 #include "base/units.h"
@@ -99,6 +100,9 @@ struct Costs {
   std::uint32_t copy_page_ns = 0;  // installing one page by COPY
 };
 
+// Runs in one call.
+constexpr std::size_t kMostRuns = 64;
+
 class Mmu {
  public:
   virtual ~Mmu() = default;
@@ -148,7 +152,10 @@ class Mmu {
   // Reads of the page afterwards fault. Holes are allowed. kLocked where the kernel refuses: up to
   // there it is done.
   virtual Progress discard(const Reservation& r, PageRun run) = 0;
-  // The same for the shadow.
+  // The same for up to kMostRuns runs, one after the other, with one shootdown where the kernel can.
+  // `done` counts the pages of all of them.
+  virtual Progress discard_runs(const Reservation& r, std::span<const PageRun> runs) = 0;
+  // discard() for the shadow.
   virtual void drop_shadow(const Reservation& r, PageRun run) = 0;
   // Stops sharing a page with a fork relative, as a store that changes nothing would. The page is
   // at its address and its stores do not trap. Nothing happens where permit() forbids stores.

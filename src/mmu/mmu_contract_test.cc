@@ -392,6 +392,33 @@ TEST_P(MmuContract, ADiscardTellsHowFarItCame) {
   EXPECT_EQ(b().load(3), 4U);
 }
 
+TEST_P(MmuContract, SeveralRunsAreDiscardedAtOnce) {
+  EXPECT_DONE(b().install(0, 40, 4), 40U);
+  const PageRun runs[] = {run(1, 3), run(6, 1), run(10, 20), run(500, 600)};
+  EXPECT_DONE(mmu().discard_runs(r(), runs), 624U);
+  EXPECT_EQ(populated(), 16U);
+  for (const unsigned gone : {1U, 3U, 6U, 29U}) EXPECT_EQ(b().load(gone), 0U);
+  for (const unsigned kept : {0U, 4U, 5U, 7U, 9U, 30U, 39U}) EXPECT_EQ(b().load(kept), 4U);
+  EXPECT_DONE(mmu().discard_runs(r(), {}), 0U);
+}
+
+TEST_P(MmuContract, SeveralRunsAreDiscardedUpToThePageThatIsRefused) {
+  EXPECT_DONE(b().install(0, 40, 4), 40U);
+  if (is_soft())
+    b().soft()->lock_pages(run(12, 1));
+  else if (sys::call(SYS_mlock, sys::ptr(b().page(12).pointer()), kPageSize) != 0)
+    GTEST_SKIP() << "mlock is not permitted";
+  const PageRun runs[] = {run(0, 2), run(10, 5), run(20, 5)};
+  EXPECT_STOPS(mmu().discard_runs(r(), runs), 4U, Outcome::kLocked);
+  EXPECT_EQ(populated(), 36U);
+  EXPECT_EQ(b().load(12), 4U);
+  EXPECT_EQ(b().load(20), 4U);
+  // And so it is the next time.
+  const PageRun others[] = {run(20, 2), run(30, 2)};
+  EXPECT_DONE(mmu().discard_runs(r(), others), 4U);
+  EXPECT_EQ(populated(), 32U);
+}
+
 TEST_P(MmuContract, ALockedBlockStaysLocked) {
   EXPECT_DONE(b().install(512, 512, 4), 512U);
   if (is_soft())

@@ -292,6 +292,16 @@ Progress SoftMmu::discard(const Reservation& r, PageRun run) {
   });
 }
 
+Progress SoftMmu::discard_runs(const Reservation& r, std::span<const PageRun> runs) {
+  PageCount done;
+  for (const PageRun& run : runs) {
+    const Progress p = discard(r, run);
+    done += p.done;
+    if (!p.complete()) return {done, p.outcome};
+  }
+  return {done, Outcome::kDone};
+}
+
 void SoftMmu::drop_shadow(const Reservation& r, PageRun run) {
   count(Event::tlb_flush_calls);
   (void)for_pages(Primitive::kDropShadow, r, run, [](Range& range, std::uint64_t i) {

@@ -136,6 +136,7 @@ class SoftMmu final : public Mmu {
   Progress protect(const Reservation& r, PageRun run) override;
   Progress unprotect(const Reservation& r, PageRun run) override;
   Progress discard(const Reservation& r, PageRun run) override;
+  Progress discard_runs(const Reservation& r, std::span<const PageRun> runs) override;
   void drop_shadow(const Reservation& r, PageRun run) override;
   void unshare(const Reservation& r, Vpn vpn) override;
   [[nodiscard]] const std::byte* shadow_bytes(const Reservation& r, Vpn vpn) override;

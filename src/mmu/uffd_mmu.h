@@ -65,6 +65,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   Progress protect(const Reservation& r, PageRun run) override;
   Progress unprotect(const Reservation& r, PageRun run) override;
   Progress discard(const Reservation& r, PageRun run) override;
+  Progress discard_runs(const Reservation& r, std::span<const PageRun> runs) override;
   void drop_shadow(const Reservation& r, PageRun run) override;
   void unshare(const Reservation& r, Vpn vpn) override;
   [[nodiscard]] const std::byte* shadow_bytes(const Reservation& r, Vpn vpn) override;
@@ -135,6 +136,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   Reservation scratch_;         // one block: calibration; its first pages end the handlers
   std::byte* zeros_ = nullptr;  // kZeroPages pages, read-only: all the system's one zero page
   std::atomic<std::uint32_t> copies_since_move_{0};
+  std::atomic<bool> may_advise_all_{true};  // until it turns out that the kernel cannot
 
   CallCost take_run_;   // a call of take
   CallCost move_back_;  // a MOVE into the address, of a short run

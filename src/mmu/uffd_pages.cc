@@ -1,5 +1,6 @@
 // How UffdMmu brings pages in, and the small calls on single pages and runs.
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include "base/sys.h"
 #include "mmu/uffd_abi.h"
@@ -203,6 +204,32 @@ Progress UffdMmu::discard(const Reservation&, PageRun run) {
          sys::advise((run.first + done).pointer(), kPageSize, MADV_DONTNEED) == 0)
     done += PageCount(1);
   return {done, rc == -EINVAL ? Outcome::kLocked : Outcome::kFailed};
+}
+
+Progress UffdMmu::discard_runs(const Reservation& r, std::span<const PageRun> runs) {
+  BUOY_DCHECK(runs.size() <= kMostRuns);
+  PageCount done;
+  std::size_t first = 0;
+  const bool at_once = runs.size() > 1 && may_advise_all_.load(std::memory_order_relaxed);
+  if (at_once) {
+    count_flush();
+    iovec ranges[kMostRuns];
+    for (std::size_t i = 0; i < runs.size(); ++i)
+      ranges[i] = {runs[i].first.pointer(), runs[i].count.bytes()};
+    const long bytes = sys::advise_all(ranges, runs.size(), MADV_DONTNEED);
+    // Whole runs: one that is refused in the middle does not count.
+    const PageCount reached(bytes < 0 ? 0 : static_cast<std::uint64_t>(bytes) / kPageSize);
+    while (first < runs.size() && done + runs[first].count <= reached) done += runs[first++].count;
+    if (first == runs.size()) return {done, Outcome::kDone};
+  }
+  for (; first < runs.size(); ++first) {
+    const Progress p = discard(r, runs[first]);
+    done += p.done;
+    if (!p.complete()) return {done, p.outcome};
+  }
+  // It was not the memory that the kernel refused.
+  if (at_once) may_advise_all_.store(false, std::memory_order_relaxed);
+  return {done, Outcome::kDone};
 }
 
 void UffdMmu::drop_shadow(const Reservation& r, PageRun run) {

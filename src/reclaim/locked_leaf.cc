@@ -388,56 +388,84 @@ unsigned LockedLeaf::drop_lazy_away(unsigned begin, unsigned end) LEAF_HELD {
   return gone;
 }
 
-unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool droppable) LEAF_HELD {
-  const auto goes = [droppable](Pte p) {
-    return (p.state() == PteState::kLazyFree ||
-            (droppable && (p.state() == PteState::kMapped || p.state() == PteState::kClean))) &&
-           !p.is_held() && !p.has(Pte::kSqueezing);
-  };
-  unsigned lazily = leaf_.count_of(PteState::kLazyAway) != 0 ? drop_lazy_away(begin, end) : 0;
-  unsigned dropped = 0;
+namespace {
+bool may_be_discarded(Pte p, bool droppable) {
+  return (p.state() == PteState::kLazyFree ||
+          (droppable && (p.state() == PteState::kMapped || p.state() == PteState::kClean))) &&
+         !p.is_held() && !p.has(Pte::kSqueezing);
+}
+}  // namespace
+
+// The runs reach over holes, as far as the way they go allows.
+unsigned LockedLeaf::collect_discardable(unsigned* i, unsigned end, bool droppable,
+                                         std::span<PageRun> runs) LEAF_HELD {
   const auto most_holes =
       context_.pins == mmu::Pins::kKnown ? unsigned{kPagesPerBlock} : kMostHolesInMove;
+  unsigned n = 0;
+  while (*i < end && n < runs.size()) {
+    const unsigned first = *i;
+    *i = first + 1;
+    if (!may_be_discarded(leaf_.get(first), droppable)) continue;
+    unsigned last = first;
+    for (unsigned j = first + 1; j < end && j - last <= most_holes; ++j) {
+      const Pte p = leaf_.get(j);
+      if (may_be_discarded(p, droppable))
+        last = j;
+      else if (p.is_at_address() || p.has(Pte::kInShadow) || p.has(Pte::kPoisoned))
+        break;
+    }
+    *i = last + 1;
+    drop_stale_shadows(first, *i);
+    runs[n++] = run(first, *i - first);
+  }
+  return n;
+}
+
+mmu::Progress LockedLeaf::discard_runs(std::span<const PageRun> runs) LEAF_HELD {
+  if (context_.pins == mmu::Pins::kKnown) return context_.mmu->discard_runs(reservation(), runs);
+  // Only MOVE refuses a page that a device may still write to.
+  PageCount done;
+  for (const PageRun& run : runs) {
+    const mmu::Progress p = context_.mmu->take(reservation(), run);
+    if (!p.done.is_zero()) context_.mmu->drop_shadow(reservation(), {run.first, p.done});
+    done += p.done;
+    if (!p.complete()) return {done, p.outcome};
+  }
+  return {done, mmu::Outcome::kDone};
+}
+
+unsigned LockedLeaf::discard_by_reclaim(unsigned begin, unsigned end, bool droppable) LEAF_HELD {
+  unsigned lazily = leaf_.count_of(PteState::kLazyAway) != 0 ? drop_lazy_away(begin, end) : 0;
+  unsigned dropped = 0;
   const unsigned candidates =
       leaf_.count_of(PteState::kLazyFree) +
       (droppable ? leaf_.count_of(PteState::kMapped) + leaf_.count_of(PteState::kClean) : 0);
   // Stored to since: nothing to look for, however large the folio.
   if (candidates == 0) begin = end;
   for (unsigned i = begin; i < end;) {
-    if (!goes(leaf_.get(i))) {
-      ++i;
-      continue;
+    PageRun storage[mmu::kMostRuns];
+    const std::span runs(storage, collect_discardable(&i, end, droppable, storage));
+    if (runs.empty()) break;
+    const mmu::Progress p = discard_runs(runs);
+    PageCount left = p.done;
+    for (const PageRun& r : runs) {
+      const unsigned first = r.first.in_block();
+      const auto gone = static_cast<unsigned>(std::min(left, r.count).value());
+      for (unsigned j = first; j < first + gone; ++j) {
+        const Pte old = leaf_.get(j);
+        if (!old.is_at_address()) continue;
+        free_entry(j);
+        const Pte empty = leaf_.get(j).with_state(PteState::kEmpty).without(Pte::kBusy);
+        leaf_.set(j, old.has(Pte::kIdle) ? empty.with(Pte::kIdle) : empty);
+        old.state() == PteState::kLazyFree ? ++lazily : ++dropped;
+      }
+      // A folio that was freed in part is split here, when its memory is wanted, and not before.
+      split_folios(first, first + gone, Event::folio_split_reclaim);
+      left -= PageCount(gone);
+      if (gone == r.count.value()) continue;
+      i = first + gone;  // refused
+      break;
     }
-    unsigned last = i;
-    for (unsigned j = i + 1; j < end && j - last <= most_holes; ++j) {
-      const Pte p = leaf_.get(j);
-      if (goes(p))
-        last = j;
-      else if (p.is_at_address() || p.has(Pte::kInShadow) || p.has(Pte::kPoisoned))
-        break;
-    }
-    const unsigned n = last + 1 - i;
-    drop_stale_shadows(i, i + n);
-    mmu::Progress p;
-    if (context_.pins == mmu::Pins::kKnown) {
-      p = context_.mmu->discard(reservation(), run(i, n));
-    } else {
-      // Only MOVE refuses a page that a device may still write to.
-      p = context_.mmu->take(reservation(), run(i, n));
-      if (!p.done.is_zero()) context_.mmu->drop_shadow(reservation(), {leaf_.page(i), p.done});
-    }
-    const auto done = static_cast<unsigned>(p.done.value());
-    for (unsigned j = i; j < i + done; ++j) {
-      const Pte old = leaf_.get(j);
-      if (!old.is_at_address()) continue;
-      free_entry(j);
-      const Pte empty = leaf_.get(j).with_state(PteState::kEmpty).without(Pte::kBusy);
-      leaf_.set(j, old.has(Pte::kIdle) ? empty.with(Pte::kIdle) : empty);
-      old.state() == PteState::kLazyFree ? ++lazily : ++dropped;
-    }
-    // A folio that was freed in part is split here, when its memory is wanted, and not before.
-    split_folios(i, i + done, Event::folio_split_reclaim);
-    i += done;
     if (p.complete()) continue;
     const Pte refused = leaf_.get(i);
     // To take the trap of a lazily freed page away would let a store slip in.

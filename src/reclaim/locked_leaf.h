@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "pagetable/folio.h"
 #include "reclaim/context.h"
@@ -116,6 +117,9 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   void became_standby(unsigned first, unsigned n);
   void became_storable(unsigned first, unsigned n);
   void unshare(unsigned i);
+  // Runs from *i on that reclaim may discard, as many as there is room for; *i goes past them.
+  unsigned collect_discardable(unsigned* i, unsigned end, bool droppable, std::span<PageRun> runs);
+  [[nodiscard]] mmu::Progress discard_runs(std::span<const PageRun> runs);
   [[nodiscard]] unsigned discard_mapped(unsigned first, unsigned n);
   [[nodiscard]] Purged purge_run(unsigned first, unsigned end);
 
