@@ -2,8 +2,10 @@
 // The table of docs and comments comes from here; run it on an idle machine.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -79,6 +81,34 @@ void take_sparse_leaf(benchmark::State& state) {
   }
 }
 BENCHMARK(take_sparse_leaf)->ArgsProduct({{1, 2, 10}, {0, 1}, {0, 1}})->Iterations(200);
+
+// 256 pages of a block, in runs of which every other one is there. Arguments: pages a run,
+// neighbour, whether all runs with one call.
+void discard_scattered(benchmark::State& state) {
+  Bench b(Kind::kSignal, PageCount(kPages));
+  if (!b.why_not().empty()) return state.SkipWithError(b.why_not().c_str());
+  const Neighbour neighbour(state.range(1) != 0);
+  const auto length = static_cast<std::uint64_t>(state.range(0));
+  std::vector<PageRun> runs;
+  for (std::uint64_t i = 0; i < 512; i += 2 * length) runs.push_back(b.run(i, length));
+  for (auto _ : state) {
+    state.PauseTiming();
+    (void)b.mmu().install_zeros(b.r(), b.run(0, 512));
+    state.ResumeTiming();
+    if (state.range(2) == 0) {
+      for (const PageRun& run : runs) (void)b.mmu().discard(b.r(), run);
+    } else {
+      for (std::size_t i = 0; i < runs.size(); i += kMostRuns)
+        (void)b.mmu().discard_runs(
+            b.r(), std::span(runs).subspan(i, std::min(kMostRuns, runs.size() - i)));
+    }
+    state.PauseTiming();
+    (void)b.mmu().discard(b.r(), b.run(0, 512));
+    state.ResumeTiming();
+  }
+  state.SetItemsProcessed(state.iterations() * 256);
+}
+BENCHMARK(discard_scattered)->ArgsProduct({{1, 4, 16, 64}, {0, 1}, {0, 1}})->Iterations(300);
 
 void install(benchmark::State& state) {
   Bench b(Kind::kSignal, PageCount(kPages));
