@@ -97,6 +97,7 @@ class Pool {
 
   // ---- Fork: no operation is half done between before and after -------------------------------
   void before_fork() { vm_.before_fork(); }
+  void wait_for_handlers() { vm_.wait_for_handlers(); }
   void after_fork_in_parent() { vm_.after_fork_in_parent(); }
   Status after_fork_in_child();
 

@@ -35,8 +35,19 @@ class Gate {
     for (int other = 0; !closer_.compare_exchange_strong(other, mine, std::memory_order_seq_cst);
          other = 0)
       sys::futex_wait(&closer_, static_cast<std::uint32_t>(other));
+    wait_until_empty();
+  }
+  // Once more by the closer, before it copies memory: a handler that worked for it meanwhile is out
+  // again, and holds nothing. (Others only count themselves for a moment, to find the gate closed.)
+  void wait_until_empty() {
     for (Shard& s : inside_)
       while (s.count.load(std::memory_order_acquire) != 0) __builtin_ia32_pause();
+  }
+  // First thing in a fork child, by the copy of the closer: the counts hold those who were about to
+  // find the gate closed, and who do not exist here to leave again. The gate stays closed.
+  void after_fork_in_child() {
+    for (Shard& s : inside_) s.count.store(0, std::memory_order_relaxed);
+    closer_.store(sys::gettid(), std::memory_order_seq_cst);
   }
   void open() {
     closer_.store(0, std::memory_order_seq_cst);

@@ -58,6 +58,25 @@ TEST(Gate, TheCloserItselfMayPassAndSoMayWhoWorksForIt) {
   gate.open();
 }
 
+// A clone of the gate in the middle of another thread's enter(), as a fork makes it.
+TEST(Gate, AForkChildDoesNotWaitForThoseWhoWereAboutToFindItClosed) {
+  Gate gate;
+  (void)gate.enter();  // who will never leave
+  gate.after_fork_in_child();
+  { const GatePass pass(gate); }  // the child's own thread has it closed
+  std::atomic<bool> passed{false};
+  std::thread other([&] {
+    const GatePass pass(gate);
+    passed.store(true);
+  });
+  std::this_thread::sleep_for(20ms);
+  EXPECT_FALSE(passed.load());
+  gate.open();
+  other.join();
+  gate.close();
+  gate.open();
+}
+
 TEST(Gate, ClosersTakeTurns) {
   Gate gate;
   std::atomic<int> inside{0};

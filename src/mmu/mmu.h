@@ -175,8 +175,6 @@ class Mmu {
   // False where the kernel cannot; signal delivery does not need it.
   virtual bool poison(const Reservation& r, Vpn vpn) = 0;
   virtual void unpoison(const Reservation& r, Vpn vpn) = 0;
-  // Thread delivery: whoever waits for these pages tries again.
-  virtual void wake(const Reservation& r, PageRun run) = 0;
 
   // Has the program mlocked any of it, as far as the kernel knows? The run is mapped.
   [[nodiscard]] virtual bool is_mlocked(PageRun run) = 0;

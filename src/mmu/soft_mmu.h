@@ -144,7 +144,6 @@ class SoftMmu final : public Mmu {
   [[nodiscard]] std::byte* stage(const Reservation& r, PageRun run) override;
   bool poison(const Reservation& r, Vpn vpn) override;
   void unpoison(const Reservation& r, Vpn vpn) override;
-  void wake(const Reservation&, PageRun) override {}
   [[nodiscard]] bool is_mlocked(PageRun run) override;
   [[nodiscard]] Costs costs() const override { return costs_; }
   [[nodiscard]] ByteSize pagetable_bytes() const override { return table_.pagetable_bytes(); }

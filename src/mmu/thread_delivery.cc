@@ -41,7 +41,15 @@ Fault fault_of(const uffd_msg& message) {
   fault.tid = static_cast<int>(message.arg.pagefault.feat.ptid);
   return fault;
 }
+
+// Threads that wait for neighbours are woken, too, while their messages are unread: what resolved
+// this page has most likely brought in theirs.
+constexpr Order kWakeOrder{4};
 }  // namespace
+
+void ThreadDelivery::wake_around(Vpn vpn) const {
+  uffd_->wake(vpn.aligned_down(kWakeOrder).address(), kWakeOrder.pages().bytes());
+}
 
 Status ThreadDelivery::start(const Uffd& uffd, Receiver* receiver, Vpn exit_pages) {
   uffd_ = &uffd;
@@ -119,9 +127,7 @@ bool ThreadDelivery::answer(const Fault& fault) {
   }
   switch (receiver_->on_event(fault)) {
     case Verdict::kResolved:
-      // What resolved it has woken those who waited then; whoever came since, or was resolved by
-      // somebody else's work, is woken here. 0.2 us, and no hang.
-      uffd_->wake(fault.vpn.address(), kPageSize);
+      wake_around(fault.vpn);
       break;
     case Verdict::kForeign:
       // The page was unmapped since: a late message, whose toucher was helped by somebody else's

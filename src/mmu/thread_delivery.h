@@ -20,7 +20,9 @@ class ThreadDelivery {
  public:
   static constexpr unsigned kMaxHandlers = 4;
 
-  // Called in a handler thread. The handlers wake the faulting thread when it is kResolved.
+  // Called in a handler thread. The handlers wake the faulting thread when it is kResolved, and
+  // nothing wakes it before: when it goes on, the work for it is over and holds no lock. It may be
+  // on its way into a fork.
   class Receiver {
    public:
     virtual Verdict on_event(const Fault& fault) = 0;
@@ -49,6 +51,7 @@ class ThreadDelivery {
   static void run(void* handler);
   void serve(const Handler& handler);
   [[nodiscard]] bool answer(const Fault& fault);  // false: end
+  void wake_around(Vpn vpn) const;
 
   const Uffd* uffd_ = nullptr;
   Receiver* receiver_ = nullptr;

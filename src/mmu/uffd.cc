@@ -101,7 +101,7 @@ Uffd::Reach Uffd::copy(std::uintptr_t to, const void* from, std::size_t bytes,
   request.dst = to;
   request.src = reinterpret_cast<std::uintptr_t>(from);
   request.len = bytes;
-  request.mode = writable == Writable::kNo ? UFFDIO_COPY_MODE_WP : 0;
+  request.mode = UFFDIO_COPY_MODE_DONTWAKE | (writable == Writable::kNo ? UFFDIO_COPY_MODE_WP : 0);
   const long rc = control(fd_, UFFDIO_COPY, &request);
   return reach_of(rc, request.copy, bytes);
 }
@@ -112,7 +112,7 @@ Uffd::Reach Uffd::move(std::uintptr_t to, std::uintptr_t from, std::size_t bytes
   request.dst = to;
   request.src = from;
   request.len = bytes;
-  request.mode = holes == Holes::kAllowed ? abi::kMoveAllowHoles : 0;
+  request.mode = abi::kMoveDontWake | (holes == Holes::kAllowed ? abi::kMoveAllowHoles : 0);
   const long rc = control(fd_, abi::kIoctlMove, &request);
   return reach_of(rc, request.move, bytes);
 }
@@ -131,7 +131,7 @@ int Uffd::protect(std::uintptr_t start, std::size_t bytes) const {
 }
 
 int Uffd::unprotect(std::uintptr_t start, std::size_t bytes) const {
-  return write_protect(start, bytes, 0);
+  return write_protect(start, bytes, UFFDIO_WRITEPROTECT_MODE_DONTWAKE);
 }
 
 int Uffd::poison(std::uintptr_t start, std::size_t bytes) const {

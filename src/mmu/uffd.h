@@ -51,6 +51,7 @@ class Uffd {
   [[nodiscard]] int fd() const { return fd_; }
 
   [[nodiscard]] Status enroll(std::uintptr_t start, std::size_t bytes, Trap trap) const;
+  // None of these wakes a thread that waits for the page; wake() does.
   [[nodiscard]] Reach copy(std::uintptr_t to, const void* from, std::size_t bytes,
                            Writable writable) const;
   [[nodiscard]] Reach move(std::uintptr_t to, std::uintptr_t from, std::size_t bytes,

@@ -26,6 +26,7 @@ struct Move {
   std::uint64_t mode;
   std::int64_t move;  // bytes moved, or -errno if none
 };
+inline constexpr std::uint64_t kMoveDontWake = std::uint64_t{1} << 0;
 inline constexpr std::uint64_t kMoveAllowHoles = std::uint64_t{1} << 1;
 inline constexpr unsigned long kIoctlMove = _IOWR(UFFDIO, 0x05, Move);
 

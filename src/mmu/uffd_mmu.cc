@@ -259,10 +259,6 @@ void UffdMmu::unpoison(const Reservation&, Vpn vpn) {
   (void)rc;
 }
 
-void UffdMmu::wake(const Reservation&, PageRun run) {
-  if (options_.delivery == Delivery::kThread) uffd_.wake(run.first.address(), run.count.bytes());
-}
-
 bool UffdMmu::is_mlocked(PageRun run) {
   // The one question to the kernel about VM_LOCKED that changes nothing.
   const long rc = sys::call(SYS_msync, sys::ptr(run.first.pointer()),

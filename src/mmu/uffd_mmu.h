@@ -73,7 +73,6 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   [[nodiscard]] std::byte* stage(const Reservation& r, PageRun run) override;
   bool poison(const Reservation& r, Vpn vpn) override;
   void unpoison(const Reservation& r, Vpn vpn) override;
-  void wake(const Reservation& r, PageRun run) override;
   [[nodiscard]] bool is_mlocked(PageRun run) override;
   [[nodiscard]] Costs costs() const override;
   [[nodiscard]] ByteSize pagetable_bytes() const override;

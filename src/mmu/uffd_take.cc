@@ -191,7 +191,6 @@ bool UffdMmu::remap_to_address(const Reservation& r, PageRun block) {
       uffd_.enroll(block.first.address(), block.count.bytes(), Uffd::Trap::kMissingAndProtected);
   // Unregistered, the address would fill with zeros once its pages are taken again.
   BUOY_CHECK(enrolled.ok());
-  wake(r, block);
   return true;
 }
 

@@ -78,6 +78,8 @@ struct KernelAction {
 };
 constexpr unsigned long kSaRestorer = 0x04000000;
 
+thread_local constinit bool is_user = false;  // between acquire_action() and release_action()
+
 // Read by the kernel at each system call of a thread that is armed.
 thread_local constinit volatile char selector = kAllow;
 thread_local constinit bool is_caught = false;  // the clone was made, and dispatch is off again
@@ -186,14 +188,9 @@ void on_sigsys(int signal, siginfo_t* info, void* raw_context) {
     regs[REG_RIP] = reinterpret_cast<long>(buoy_sigreturn);
   } else if (copies_address_space(number, a)) {
     regs[REG_RAX] = forked_clone({number, {a[0], a[1], a[2], a[3], a[4]}});
-    if (regs[REG_RAX] == 0) {
-      // The kernel turns dispatch off in a child, and no other thread uses the action here.
-      action.lock.store(0);
-      action.users = 1;
-      selector = kAllow;
-    } else {
-      disarm();
-    }
+    // In a child, the kernel has turned dispatch off.
+    if (regs[REG_RAX] != 0) disarm();
+    selector = kAllow;
     is_caught = true;
   } else if (number == SYS_clone || number == SYS_clone3 || number == SYS_vfork) {
     if (const char* thunk = thunk_for(regs[REG_RIP])) {
@@ -204,6 +201,16 @@ void on_sigsys(int signal, siginfo_t* info, void* raw_context) {
   } else {
     regs[REG_RAX] = sys::call(number, a[0], a[1], a[2], a[3], a[4], a[5]);
   }
+}
+
+bool is_ours_installed() {
+  KernelAction now{};
+  sys::call(SYS_rt_sigaction, SIGSYS, 0, sys::ptr(&now), sizeof now.mask);
+  return now.handler == on_sigsys;
+}
+
+void restore_program_action() {
+  sys::call(SYS_rt_sigaction, SIGSYS, sys::ptr(&action.program), 0, sizeof action.program.mask);
 }
 
 void acquire_action() {
@@ -218,17 +225,26 @@ void acquire_action() {
     sys::call(SYS_rt_sigaction, SIGSYS, sys::ptr(&ours), sys::ptr(&action.program),
               sizeof ours.mask);
   }
+  is_user = true;
   unlock_action();
 }
 
 void release_action() {
   lock_action();
-  if (--action.users == 0)
-    sys::call(SYS_rt_sigaction, SIGSYS, sys::ptr(&action.program), 0, sizeof action.program.mask);
+  is_user = false;
+  if (--action.users == 0) restore_program_action();
   unlock_action();
 }
 
 }  // namespace
+
+void fork_catcher_after_fork_in_child() {
+  // The lock's holder may have been between its two changes: if anybody was in, ours is the action.
+  const bool was_used = action.users != 0 || action.lock.load() != 0;
+  action.lock.store(0);
+  action.users = is_user ? 1 : 0;
+  if (was_used && !is_user && is_ours_installed()) restore_program_action();
+}
 
 ForkCatcher::ForkCatcher() {
   std::uint64_t mask = 0;

@@ -31,4 +31,8 @@ class ForkCatcher {
   bool sigsys_was_blocked_ = false;
 };
 
+// In a fork child: of the threads that were in a catcher at the clone, at most the calling one is
+// here. Whatever way it cloned by, the SIGSYS action counts nobody else afterwards.
+void fork_catcher_after_fork_in_child();
+
 }  // namespace buoy::preload

@@ -41,8 +41,6 @@ buoy_switch_stack:
   .popsection
 )");
 extern "C" long buoy_switch_stack(long (*body)(const void*), const void* argument, void* stack_top);
-// libc's own name for clone, which this library defines.
-extern "C" int __clone(int (*fn)(void*), void* stack, int flags, void* arg, ...);  // NOLINT
 
 namespace buoy::preload {
 namespace {
@@ -71,14 +69,16 @@ struct Clone3Arguments {
 constexpr std::size_t kClone3Minimum = 64;
 
 // A clone whose memory operands are ours: while the gate is closed, the kernel must not fault on
-// the program's. (The child's own word is the exception: it is libc's thread block, which is not
-// managed, or the program's risk.)
+// the program's, and in the child not before its memory is set up. What the kernel would have
+// stored, deliver() and deliver_in_child() store.
 class PreparedClone {
  public:
   explicit PreparedClone(const CloneCall& call) : call_(call) {
     if (call.number == SYS_clone) {
       // The parent would wait for the child's exec with the gate closed.
-      call_.arguments[0] &= ~static_cast<long>(CLONE_VFORK);
+      call_.arguments[0] &= ~static_cast<long>(CLONE_VFORK | CLONE_CHILD_SETTID);
+      if ((call.arguments[0] & CLONE_CHILD_SETTID) != 0)
+        child_word_ = reinterpret_cast<int*>(call.arguments[3]);  // NOLINT
       if ((call.arguments[0] & (CLONE_PARENT_SETTID | CLONE_PIDFD)) == 0) return;
       program_word_ = reinterpret_cast<int*>(call.arguments[2]);  // NOLINT
       call_.arguments[2] = sys::ptr(&word_);
@@ -86,7 +86,9 @@ class PreparedClone {
       const auto size = std::min(static_cast<std::size_t>(call.arguments[1]), sizeof clone3_);
       std::memcpy(&clone3_, reinterpret_cast<const void*>(call.arguments[0]), size);  // NOLINT
       call_.arguments[0] = sys::ptr(&clone3_);
-      clone3_.flags &= ~static_cast<std::uint64_t>(CLONE_VFORK);
+      if ((clone3_.flags & CLONE_CHILD_SETTID) != 0)
+        child_word_ = reinterpret_cast<int*>(clone3_.child_tid);  // NOLINT
+      clone3_.flags &= ~static_cast<std::uint64_t>(CLONE_VFORK | CLONE_CHILD_SETTID);
       if ((clone3_.flags & CLONE_PARENT_SETTID) != 0) {
         program_word_ = reinterpret_cast<int*>(clone3_.parent_tid);  // NOLINT
         clone3_.parent_tid = reinterpret_cast<std::uint64_t>(&word_);
@@ -109,6 +111,10 @@ class PreparedClone {
     if (program_word_ != nullptr) *program_word_ = word_;
     if (program_pidfd_ != nullptr) *program_pidfd_ = pidfd_;
   }
+  void deliver_in_child() const {
+    deliver();
+    if (child_word_ != nullptr) *child_word_ = sys::gettid();
+  }
 
  private:
   CloneCall call_;
@@ -117,6 +123,7 @@ class PreparedClone {
   int pidfd_ = 0;
   int* program_word_ = nullptr;
   int* program_pidfd_ = nullptr;
+  int* child_word_ = nullptr;  // CLONE_CHILD_SETTID
 };
 
 // Runs a function on the fork stack, one thread at a time. Signals are blocked.
@@ -136,60 +143,52 @@ long clone_and_set_up(const void* argument) {
   if (r == 0) {
     fork_lock.store(1);  // those who waited for it do not exist here
     after_fork_in_child();
+    clone.deliver_in_child();
   } else {
     after_fork_in_parent();
+    if (r > 0) clone.deliver();
   }
-  if (r >= 0) clone.deliver();
   return r;
 }
 
 // ---- A child on a stack of its own -------------------------------------------------------------
-
-// What the child needs, where it finds it: in memory that is not managed. Guarded by fork_lock.
-struct ChildStart {
-  int (*body)(void*);
-  void* argument;
-  std::uint64_t mask;
-};
-constinit ChildStart child_start{};
-
-long set_up_child(const void* /*unused*/) {
-  after_fork_in_child();
-  return 0;
-}
-
-// The child's first function, on the program's stack, which may be managed and is not registered
-// yet: so the work is done on the child's copy of the fork stack, which nobody uses there.
-int begin_child(void* /*unused*/) {
-  const ChildStart start = child_start;
-  buoy_switch_stack(set_up_child, nullptr, fork_stack + kForkStackBytes);
-  fork_lock.store(0);
-  sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&start.mask), 0, sizeof start.mask);
-  const int status = start.body(start.argument);
-  // libc would end this thread; the engine's threads beside it would keep the process.
-  write_stats_at_exit();
-  for (;;) sys::call(SYS_exit_group, status);
-}
 
 struct StackCloneCall {
   const CloneWithStack* request;
   std::uint64_t mask;
 };
 
+long run_child(const void* raw) {
+  const auto* request = static_cast<const CloneWithStack*>(raw);
+  return request->body(request->argument);
+}
+
+// The child runs on its copy of this very stack until its memory is set up: the program's, which
+// may be managed, is touched by nobody before, neither here nor by the kernel.
 long clone_child_with_stack(const void* raw) {
   const auto& call = *static_cast<const StackCloneCall*>(raw);
   const CloneWithStack request = *call.request;
-  child_start = {request.body, request.argument, call.mask};
   int word = 0;
   const bool wants_word = (request.flags & (CLONE_PARENT_SETTID | CLONE_PIDFD)) != 0;
+  const bool wants_child_word = (request.flags & CLONE_CHILD_SETTID) != 0;
+  const long flags = request.flags & ~(CLONE_VFORK | CLONE_CHILD_SETTID);
   before_fork();
-  const int pid = __clone(begin_child, request.stack, request.flags & ~CLONE_VFORK, nullptr, &word,
-                          request.tls, request.child_word);
-  const int error = errno;
-  after_fork_in_parent();
-  if (pid == -1) return -error;
-  if (wants_word) *request.parent_word = word;
-  return pid;
+  const long pid = sys::call(SYS_clone, flags, 0, sys::ptr(&word), sys::ptr(request.child_word),
+                             sys::ptr(request.tls));
+  if (pid != 0) {
+    after_fork_in_parent();
+    if (pid > 0 && wants_word) *request.parent_word = word;
+    return pid;
+  }
+  after_fork_in_child();
+  fork_lock.store(0);
+  if (wants_child_word) *request.child_word = sys::gettid();
+  sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&call.mask), 0, sizeof call.mask);
+  auto top = reinterpret_cast<std::uintptr_t>(request.stack) & ~std::uintptr_t{15};
+  const long status = buoy_switch_stack(run_child, &request, reinterpret_cast<void*>(top));
+  // libc would end this thread; the engine's threads beside it would keep the process.
+  write_stats_at_exit();
+  for (;;) sys::call(SYS_exit_group, status);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "base/signals.h"
 #include "base/sys.h"
+#include "preload/fork_catcher.h"
 #include "preload/stats_at_exit.h"
 
 namespace buoy::preload {
@@ -78,13 +79,17 @@ bool is_own_process() {
   return own_pid.load(std::memory_order_relaxed) == static_cast<int>(sys::call(SYS_getpid));
 }
 
-void before_fork() { pool().before_fork(); }
+void before_fork() {
+  pool().before_fork();
+  pool().wait_for_handlers();
+}
 
 void after_fork_in_parent() { pool().after_fork_in_parent(); }
 
 void after_fork_in_child() {
   own_pid.store(static_cast<int>(sys::call(SYS_getpid)), std::memory_order_relaxed);
   stats_at_exit_after_fork_in_child();
+  fork_catcher_after_fork_in_child();
   if (const Status s = pool().after_fork_in_child(); !s) {
     const char* name = strerrordesc_np(s.code());
     sys::Line()

@@ -167,13 +167,10 @@ Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) 
         // Somebody was faster. A leftover trap is undone; a late message only needs the wake-up.
         if (fault.is_protection)
           (void)context_.mmu->unprotect(locked.region().reservation, {fault.vpn, PageCount(1)});
-        context_.mmu->wake(locked.region().reservation, {fault.vpn, PageCount(1)});
         return Step::kDone;
       case PteState::kLazyFree:
       case PteState::kClean:
-        if (fault.is_store) return allow_stores(locked, i);
-        context_.mmu->wake(locked.region().reservation, {fault.vpn, PageCount(1)});
-        return Step::kDone;
+        return fault.is_store ? allow_stores(locked, i) : Step::kDone;
       case PteState::kStandby:
         return bring_in(locked, i, precharge);
       case PteState::kLazyAway:

@@ -42,7 +42,10 @@ void Vm::after_fork_in_parent() {
   open_for_all();
 }
 
+void Vm::wait_for_handlers() { context_.gate.wait_until_empty(); }
+
 Status Vm::after_fork_in_child() {
+  context_.gate.after_fork_in_child();
   reclaimer_.after_fork_in_child();
   context_.swap->after_fork_in_child();
   const Status status = context_.mmu->after_fork_in_child();
@@ -52,6 +55,7 @@ Status Vm::after_fork_in_child() {
   bool wiped = true;
   context_.table.for_each_leaf([this, &wiped](Leaf& leaf) {
     context_.lru.after_fork_in_child_release(leaf);
+    leaf.waiters.store(0, std::memory_order_relaxed);
     LockedLeaf locked(context_, leaf);
     if (locked.region().is(RegionFlags::kDroppable)) {
       for_each_run(
