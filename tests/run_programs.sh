@@ -19,7 +19,7 @@ done
 unset MALLOC_CONF
 same_as_native 256M ""      "$PROGRAMS/fork_zoo" 64 20
 same_as_native 32M  "$file" "$PROGRAMS/fork_zoo" 64 8
-same_as_native 64M  ""      "$PROGRAMS/fork_storm" 600 6
+same_as_native 64M  ""      "$PROGRAMS/fork_storm" 250 6
 same_as_native 256M ""      "$PROGRAMS/signals" 64
 same_as_native 32M  "$file" "$PROGRAMS/signals" 48
 same_as_native 256M ""      "$PROGRAMS/spawn_zoo" 48

@@ -158,9 +158,14 @@ struct StackCloneCall {
   std::uint64_t mask;
 };
 
+// On the program's stack, and not back: the fork stack is for the child's own forks now.
 long run_child(const void* raw) {
-  const auto* request = static_cast<const CloneWithStack*>(raw);
-  return request->body(request->argument);
+  const CloneWithStack request = *static_cast<const CloneWithStack*>(raw);
+  fork_lock.store(0);
+  const int status = request.body(request.argument);
+  // libc would end this thread; the engine's threads beside it would keep the process.
+  write_stats_at_exit();
+  for (;;) sys::call(SYS_exit_group, status);
 }
 
 // The child runs on its copy of this very stack until its memory is set up: the program's, which
@@ -181,14 +186,10 @@ long clone_child_with_stack(const void* raw) {
     return pid;
   }
   after_fork_in_child();
-  fork_lock.store(0);
   if (wants_child_word) *request.child_word = sys::gettid();
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&call.mask), 0, sizeof call.mask);
   auto top = reinterpret_cast<std::uintptr_t>(request.stack) & ~std::uintptr_t{15};
-  const long status = buoy_switch_stack(run_child, &request, reinterpret_cast<void*>(top));
-  // libc would end this thread; the engine's threads beside it would keep the process.
-  write_stats_at_exit();
-  for (;;) sys::call(SYS_exit_group, status);
+  return buoy_switch_stack(run_child, &request, reinterpret_cast<void*>(top));
 }
 
 }  // namespace
