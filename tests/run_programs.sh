@@ -20,6 +20,8 @@ unset MALLOC_CONF
 same_as_native 256M ""      "$PROGRAMS/fork_zoo" 64 20
 same_as_native 32M  "$file" "$PROGRAMS/fork_zoo" 64 8
 same_as_native 64M  ""      "$PROGRAMS/fork_storm" 250 6
+same_as_native 24M  "$file" "$PROGRAMS/descriptor_zoo" 48
+(ulimit -n 64; same_as_native 24M  "$file" "$PROGRAMS/descriptor_zoo" 48; exit "$failures") || failures=$((failures + 1))
 same_as_native 256M ""      "$PROGRAMS/signals" 64
 same_as_native 32M  "$file" "$PROGRAMS/signals" 48
 same_as_native 256M ""      "$PROGRAMS/spawn_zoo" 48

@@ -190,7 +190,15 @@ void Pool::validate() {
   arena_->validate();
 }
 
+Status Pool::before_fork() { return fork_status_ = vm_.before_fork(); }
+
+void Pool::after_fork_in_parent() {
+  if (fork_status_) vm_.after_fork_in_parent();
+}
+
 Status Pool::after_fork_in_child() {
+  // The ranges were not inherited.
+  if (!fork_status_) return fork_status_;
   if (Status s = vm_.after_fork_in_child(); !s) return s;
   return vm_.reclaimer().start_background();
 }

@@ -96,9 +96,11 @@ class Pool {
   void validate();
 
   // ---- Fork: no operation is half done between before and after -------------------------------
-  void before_fork() { vm_.before_fork(); }
+  // Refused where the child could not set up its memory: nothing is closed then, and whoever cannot
+  // stop the fork (an atfork handler) calls the others all the same.
+  Status before_fork();
   void wait_for_handlers() { vm_.wait_for_handlers(); }
-  void after_fork_in_parent() { vm_.after_fork_in_parent(); }
+  void after_fork_in_parent();
   Status after_fork_in_child();
 
   explicit Pool(const PoolOptions& options)
@@ -114,6 +116,7 @@ class Pool {
   void note_blocked(const frames::ContiguousResult& result);
 
   PoolOptions options_;
+  Status fork_status_;  // of the last before_fork()
   Context context_;
   Vm vm_;
   mmu::UffdMmu* mmu_ = nullptr;

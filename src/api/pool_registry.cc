@@ -19,7 +19,8 @@ void for_each_pool(Body body) {
 }
 
 void before_fork() {
-  for_each_pool([](Pool& pool) { pool.before_fork(); });
+  // A refusal cannot stop the fork here; it stops the child.
+  for_each_pool([](Pool& pool) { (void)pool.before_fork(); });
 }
 void after_fork_in_parent() {
   for_each_pool([](Pool& pool) { pool.after_fork_in_parent(); });

@@ -16,6 +16,7 @@
 #include "cli/run_options.h"
 #include "cli/size.h"
 #include "cli/supervise.h"
+#include "mmu/uffd_source.h"
 #include "preload/environment.h"
 
 extern char** environ;
@@ -54,19 +55,25 @@ bool names(const char* entry, std::string_view variable) {
          text[variable.size()] == '=';
 }
 
+// The device, kept open for programs that give up their rights; where we have none ourselves, that
+// of an outer `buoy run`. Empty: neither, and who gives up rights has none.
+std::string device_for_children() {
+  char text[mmu::uffd_source::kTextBytes];
+  if (mmu::uffd_source::open(text)) return text;
+  const char* outer = std::getenv(env::kDevice);
+  return outer != nullptr ? outer : "";
+}
+
 // The caller's environment with ours in it. Whatever an outer `buoy run` had set is replaced.
 std::vector<std::string> make_environment(const RunOptions& options, const std::string& file,
                                           const std::string& library) {
   std::vector<std::string> list;
   std::string preload = library;
   for (char** entry = environ; *entry != nullptr; ++entry) {
-    constexpr std::array<const char*, 7> kOurs = {
-        env::kBudget,      env::kBackingFile, env::kCompressor, env::kFaults,
-        env::kOnExhausted, env::kStats,       env::kFirstPid};
     if (names(*entry, "LD_PRELOAD")) {
       const std::string others = *entry + std::string_view("LD_PRELOAD=").size();
       if (others != library && !others.empty()) preload += ":" + others;
-    } else if (std::none_of(kOurs.begin(), kOurs.end(),
+    } else if (std::none_of(std::begin(env::kSetByRun), std::end(env::kSetByRun),
                             [&](const char* ours) { return names(*entry, ours); })) {
       list.emplace_back(*entry);
     }
@@ -80,6 +87,7 @@ std::vector<std::string> make_environment(const RunOptions& options, const std::
   set(env::kCompressor, options.compressor);
   set(env::kFaults, "thread");
   set(env::kOnExhausted, options.on_exhausted);
+  if (const std::string device = device_for_children(); !device.empty()) set(env::kDevice, device);
   if (!options.stats.empty())
     set(env::kStats,
         options.stats == "-" ? "-" : std::filesystem::absolute(options.stats).string());
@@ -113,6 +121,7 @@ int fail(const Failure& failure) {
 }  // namespace
 
 int run_command(const std::vector<std::string>& words) {
+  if (const char* outer = std::getenv(env::kDevice)) (void)mmu::uffd_source::accept(outer);
   const Outcome<RunOptions> options = parse_run_options(words);
   if (!options) return fail(options.failure());
   if (options->help) {

@@ -190,7 +190,7 @@ TEST_P(DeliveryTest, WithoutAHandlerABusErrorKills) {
   EXPECT_EQ(in_child([&] { ::raise(SIGBUS); }), 0);
   EXPECT_EQ(in_child([&] { page[0] = 1; }), 100 + SIGBUS);
   b().sink.bus_error_page = b().page(5).value();
-  b().mmu().before_fork();
+  ASSERT_TRUE(b().mmu().before_fork().ok());
   EXPECT_EQ(in_child([&] {
               if (!b().mmu().after_fork_in_child().ok()) ::_exit(99);
               b().store(5, 1);

@@ -190,8 +190,8 @@ class Mmu {
 
   // fork: before (all ranges become visible to a child), then behind it on either side. In the
   // child every range is registered anew; store trapping is lost there. EPERM and others: the
-  // child must not go on.
-  virtual void before_fork() = 0;
+  // child must not go on. before_fork() is refused (the same errors) where it would come to that.
+  [[nodiscard]] virtual Status before_fork() = 0;
   virtual void after_fork_in_parent() = 0;
   virtual Status after_fork_in_child() = 0;
 };

@@ -449,7 +449,7 @@ TEST_P(MmuContract, PoisonGivesWayToInstall) {
 // ---- Fork ----
 
 int MmuContract::in_fork_child(int (*body)(Bench&)) {
-  mmu().before_fork();
+  BUOY_CHECK(mmu().before_fork().ok());
   if (is_soft()) {
     auto child = b().soft()->fork_child(&b().sink, &b().counters);
     mmu().after_fork_in_parent();

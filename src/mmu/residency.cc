@@ -3,8 +3,8 @@
 #include <fcntl.h>
 
 #include "base/check.h"
+#include "base/descriptors.h"
 #include "base/sys.h"
-#include "mmu/uffd.h"
 
 namespace buoy::mmu {
 
@@ -20,15 +20,16 @@ constexpr std::uint64_t kMarkerType = 31;
 Status Residency::open(Markers markers) {
   close();
   markers_ = markers;
+  const descriptors::RoomForOne room;
   const long fd =
       sys::call(SYS_openat, AT_FDCWD, sys::ptr("/proc/self/pagemap"), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return Error{static_cast<int>(-fd)};
-  fd_ = out_of_the_way(static_cast<int>(fd));
+  fd_ = descriptors::adopt(static_cast<int>(fd));
   return {};
 }
 
 void Residency::close() {
-  if (fd_ >= 0) sys::call(SYS_close, fd_);
+  if (fd_ >= 0) descriptors::release(fd_);
   fd_ = -1;
 }
 

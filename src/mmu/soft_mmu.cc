@@ -562,7 +562,10 @@ void SoftMmu::unlock_pages(PageRun run) {
 
 // ---- Fork --------------------------------------------------------------------------------------
 
-void SoftMmu::before_fork() { is_inheritable_ = true; }
+Status SoftMmu::before_fork() {
+  is_inheritable_ = true;
+  return {};
+}
 void SoftMmu::after_fork_in_parent() { is_inheritable_ = false; }
 
 Status SoftMmu::after_fork_in_child() {

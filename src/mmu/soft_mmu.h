@@ -149,7 +149,7 @@ class SoftMmu final : public Mmu {
   [[nodiscard]] ByteSize pagetable_bytes() const override { return table_.pagetable_bytes(); }
   [[nodiscard]] ByteSize metadata_bytes() const override { return table_.metadata_bytes(); }
   [[nodiscard]] PageCount populated_pages() const override;
-  void before_fork() override;
+  Status before_fork() override;
   void after_fork_in_parent() override;
   Status after_fork_in_child() override;
 

@@ -111,7 +111,7 @@ TEST_F(SoftMmuTest, AForkChildReadsZerosUntilItIsEnrolled) {
   std::uint64_t word = 0;
   EXPECT_EQ(orphan->load(b.page(0).address(), &word, sizeof word), Touch::kSegv);
 
-  b.mmu().before_fork();
+  ASSERT_TRUE(b.mmu().before_fork().ok());
   const auto child = soft.fork_child(&b.sink, nullptr);
   b.mmu().after_fork_in_parent();
   const std::uint64_t faults = b.sink.missing;

@@ -4,15 +4,17 @@
 #include <linux/userfaultfd.h>
 #include <sys/resource.h>
 
+#include <atomic>
 #include <cerrno>
 
+#include "base/descriptors.h"
 #include "base/sys.h"
 #include "mmu/uffd_abi.h"
 
 namespace buoy::mmu {
 
 namespace {
-constexpr int kHighDescriptor = 900;
+constinit std::atomic<int> the_source{-1};
 
 long control(int fd, unsigned long request, const void* argument) {
   return sys::call(SYS_ioctl, fd, static_cast<long>(request), sys::ptr(argument));
@@ -35,19 +37,21 @@ long handshake(int fd, std::uint64_t* features) {
 }
 }  // namespace
 
-int out_of_the_way(int fd) {
-  const long high = sys::call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, kHighDescriptor);
-  if (high < 0) return fd;  // RLIMIT_NOFILE is lower
-  sys::call(SYS_close, fd);
-  return static_cast<int>(high);
-}
+void Uffd::set_source(int fd) { the_source.store(fd, std::memory_order_relaxed); }
+int Uffd::source() { return the_source.load(std::memory_order_relaxed); }
 
 Result<int> Uffd::open_raw(Modes modes) {
+  const descriptors::RoomForOne room;
   const int flags = O_CLOEXEC | (modes == Modes::kUserOnly ? abi::kUserModeOnly : 0);
   long fd = sys::call(SYS_userfaultfd, flags);
   // Before 5.11 the flag is unknown, and every descriptor serves user mode at least.
   if (fd == -EINVAL && modes == Modes::kUserOnly) fd = sys::call(SYS_userfaultfd, O_CLOEXEC);
   if (fd >= 0) return static_cast<int>(fd);
+  if (source() >= 0 && descriptors::is_intact(source())) {
+    const long from_source =
+        sys::call(SYS_ioctl, source(), static_cast<long>(abi::kIoctlNew), flags);
+    if (from_source >= 0) return static_cast<int>(from_source);
+  }
   const long device =
       sys::call(SYS_openat, AT_FDCWD, sys::ptr("/dev/userfaultfd"), O_RDWR | O_CLOEXEC);
   if (device < 0) return Error{static_cast<int>(-fd)};
@@ -76,12 +80,12 @@ Status Uffd::open(Modes modes, std::uint64_t features) {
     sys::call(SYS_close, *fd);
     return Error{static_cast<int>(-rc)};
   }
-  fd_ = out_of_the_way(*fd);
+  fd_ = descriptors::adopt(*fd);
   return {};
 }
 
 void Uffd::close() {
-  if (fd_ >= 0) sys::call(SYS_close, fd_);
+  if (fd_ >= 0) descriptors::release(fd_);
   fd_ = -1;
 }
 

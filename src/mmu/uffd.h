@@ -18,9 +18,6 @@ enum class Modes : std::uint8_t {
   kUserAndKernel,  // system calls wait for a handler thread; needs CAP_SYS_PTRACE or a setting
 };
 
-// Moves a descriptor to a high number, out of the way of programs that count on small ones.
-[[nodiscard]] int out_of_the_way(int fd);
-
 class Uffd {
  public:
   // How far a call on a range came. `bytes` were done, the next one failed with `error` (a
@@ -40,9 +37,14 @@ class Uffd {
 
   // The features that this kernel offers; 0 if there is no userfaultfd for us at all.
   [[nodiscard]] static std::uint64_t kernel_features();
-  // Opens a raw descriptor: by the system call, else through /dev/userfaultfd.
-  // EPERM: the rights are missing. ENOSYS: the kernel has none, or it is filtered.
+  // Opens a raw descriptor: by the system call, else through the process's source, else through
+  // /dev/userfaultfd. EPERM: the rights are missing. ENOSYS: the kernel has none, or it is filtered.
   [[nodiscard]] static Result<int> open_raw(Modes modes);
+
+  // An open descriptor of /dev/userfaultfd that this process was given, for the time when it has no
+  // right of its own any more. The process's; -1: none.
+  static void set_source(int fd);
+  [[nodiscard]] static int source();
 
   // Opens, and enables exactly `features`. The descriptor is close-on-exec, blocking, and out of
   // the way.

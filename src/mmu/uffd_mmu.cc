@@ -110,9 +110,7 @@ Status UffdMmu::open_all() {
 }
 
 Status UffdMmu::open_descriptors() {
-  const Modes modes =
-      options_.delivery == Delivery::kThread ? Modes::kUserAndKernel : Modes::kUserOnly;
-  const Status opened = uffd_.open(modes, features_);
+  const Status opened = uffd_.open(modes(), features_);
   if (!opened) return opened;
   const Status shown =
       residency_.open(can_poison_ ? Residency::Markers::kPossible : Residency::Markers::kNone);
@@ -300,9 +298,15 @@ void UffdMmu::set_inheritance(int advice) {
   });
 }
 
-void UffdMmu::before_fork() {
+Status UffdMmu::before_fork() {
+  // The child needs a descriptor of its own, and the rights may be gone since we got ours.
+  const auto trial = Uffd::open_raw(modes());
+  // (Without a number to spare, the child has those of what it closes.)
+  if (!trial && trial.code() != EMFILE) return trial.error();
+  if (trial) sys::call(SYS_close, *trial);
   table_.for_each([&](const Reservation& r) { table_.note(r, ReservationTable::kForked); });
   set_inheritance(MADV_DOFORK);
+  return {};
 }
 
 void UffdMmu::after_fork_in_parent() { set_inheritance(MADV_DONTFORK); }

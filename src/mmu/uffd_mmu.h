@@ -78,7 +78,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   [[nodiscard]] ByteSize pagetable_bytes() const override;
   [[nodiscard]] ByteSize metadata_bytes() const override;
   [[nodiscard]] PageCount populated_pages() const override;
-  void before_fork() override;
+  Status before_fork() override;
   void after_fork_in_parent() override;
   Status after_fork_in_child() override;
 
@@ -88,6 +88,9 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
 
   // uffd_mmu.cc
   [[nodiscard]] Status open_all();
+  [[nodiscard]] Modes modes() const {
+    return options_.delivery == Delivery::kThread ? Modes::kUserAndKernel : Modes::kUserOnly;
+  }
   [[nodiscard]] Status open_descriptors();
   [[nodiscard]] Status start_delivery();
   void close_all();

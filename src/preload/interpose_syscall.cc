@@ -10,15 +10,20 @@
 #include "base/signals.h"
 #include "base/sys.h"
 #include "preload/address_space.h"
+#include "preload/exec_environment.h"
 #include "preload/forked_clone.h"
+#include "preload/guarded_descriptors.h"
 #include "preload/interpose.h"
 #include "preload/runtime.h"
 #include "preload/self_pidfd.h"
 #include "preload/stats_at_exit.h"
 
+namespace guarded = buoy::preload::guarded_descriptors;
 namespace space = buoy::preload::address_space;
 
 namespace {
+
+constexpr long kCloseRange = 436;  // newer than some headers
 
 template <typename T = void>
 T* pointer(long word) {
@@ -62,6 +67,24 @@ long route(long number, const long* a) {
       return space::residency(pointer(a[0]), size(a[1]), pointer<unsigned char>(a[2]));
     case SYS_msync:
       return space::sync(pointer(a[0]), size(a[1]), integer(a[2]));
+    case SYS_close:
+      return guarded::close(integer(a[0]));
+    case SYS_dup2:
+      if (a[0] == a[1]) break;
+      return guarded::duplicate(integer(a[0]), integer(a[1]), 0);
+    case SYS_dup3:
+      return guarded::duplicate(integer(a[0]), integer(a[1]), integer(a[2]));
+    case kCloseRange:
+      return guarded::close_range(static_cast<unsigned>(a[0]), static_cast<unsigned>(a[1]),
+                                  integer(a[2]));
+    case SYS_execve: {
+      const buoy::preload::ExecEnvironment mended(pointer<char* const>(a[2]));
+      return buoy::sys::call(number, a[0], a[1], reinterpret_cast<long>(mended.get()));
+    }
+    case SYS_execveat: {
+      const buoy::preload::ExecEnvironment mended(pointer<char* const>(a[3]));
+      return buoy::sys::call(number, a[0], a[1], a[2], reinterpret_cast<long>(mended.get()), a[4]);
+    }
     case SYS_fork:
     case SYS_clone:
     case SYS_clone3:

@@ -5,6 +5,9 @@
 
 #include "base/signals.h"
 #include "base/sys.h"
+#include "mmu/uffd_source.h"
+#include "preload/environment.h"
+#include "preload/exec_environment.h"
 #include "preload/fork_catcher.h"
 #include "preload/stats_at_exit.h"
 
@@ -35,6 +38,9 @@ void create_pool() {
     end_process();
   }
   the_settings = *read;
+  keep_environment_for_exec();
+  if (const char* device = initial_environment(environment::kDevice))
+    (void)mmu::uffd_source::accept(device);  // closed since: then there may be other ways
   const Result<Pool*> made = Pool::create(the_settings.pool);
   if (!made) {
     const char* name = strerrordesc_np(made.code());
@@ -79,9 +85,18 @@ bool is_own_process() {
   return own_pid.load(std::memory_order_relaxed) == static_cast<int>(sys::call(SYS_getpid));
 }
 
-void before_fork() {
-  pool().before_fork();
+Status before_fork() {
+  if (const Status s = pool().before_fork(); !s) {
+    const char* name = strerrordesc_np(s.code());
+    sys::Line()
+        .text("fork refused: the child would have no userfaultfd (")
+        .text(name != nullptr ? name : "unknown error")
+        .text(")")
+        .complain();
+    return s;
+  }
   pool().wait_for_handlers();
+  return {};
 }
 
 void after_fork_in_parent() { pool().after_fork_in_parent(); }

@@ -24,7 +24,8 @@ namespace buoy::preload {
 
 // Around a clone that copies the address space: no other thread's engine work is half done in
 // between. Calls do not nest; the caller has signals blocked and runs on unmanaged stack.
-void before_fork();
+// Refused with a line, and nothing changed, where the child could not set up its memory.
+[[nodiscard]] Status before_fork();
 void after_fork_in_parent();
 // The child cannot live without its memory: ends the process if the ranges cannot be set up.
 void after_fork_in_child();

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "base/descriptors.h"
 #include "base/sys.h"
 #include "preload/runtime.h"
 
@@ -13,9 +14,6 @@ namespace {
 
 constinit std::atomic<bool> written{false};
 constinit int kept_stderr = 2;
-
-// Out of the way of programs that count on low descriptor numbers, within the usual soft limit.
-constexpr int kHighDescriptor = 900;
 
 [[nodiscard]] bool wants_stderr() {
   return settings().stats != nullptr && std::strcmp(settings().stats, "-") == 0;
@@ -34,8 +32,9 @@ long open_stats_file() {
 
 void prepare_stats_at_exit() {
   if (!wants_stderr()) return;
-  const long fd = sys::call(SYS_fcntl, 2, F_DUPFD_CLOEXEC, kHighDescriptor);
-  if (fd >= 0) kept_stderr = static_cast<int>(fd);
+  const descriptors::RoomForOne room;
+  const long fd = sys::call(SYS_fcntl, 2, F_DUPFD_CLOEXEC, 0);
+  if (fd >= 0) kept_stderr = descriptors::adopt(static_cast<int>(fd));
 }
 
 void write_stats_at_exit() {

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "base/descriptors.h"
 #include "base/sys.h"
 
 namespace buoy::swap {
@@ -22,7 +23,6 @@ namespace {
 constexpr int kMode = 0600;
 // What marks a file as an earlier Buoy's, in its first bytes.
 constexpr std::string_view kSignature = "BUOY backing file 1\n";
-constexpr int kHighFd = 400;
 
 Error error_of(long rc) { return Error{static_cast<int>(-rc)}; }
 
@@ -61,7 +61,7 @@ Result<OpenFile> accepted_or_closed(int fd) {
     refusal = EINVAL;
   else if (lives_in_memory(fd))
     refusal = EOPNOTSUPP;
-  if (refusal == 0) return identified(move_out_of_the_way(fd));
+  if (refusal == 0) return identified(descriptors::adopt(fd));
   sys::call(SYS_close, fd);
   return Error{refusal};
 }
@@ -120,6 +120,7 @@ bool OpenFile::is_intact() const {
 }
 
 Result<OpenFile> open_unlinked(const char* directory) {
+  const descriptors::RoomForOne room;
   long fd = open_direct(directory, O_RDWR | O_TMPFILE | O_CLOEXEC);
   if (fd == -EOPNOTSUPP || fd == -EISDIR || fd == -EINVAL) fd = create_and_unlink(directory);
   if (fd < 0) return error_of(fd);
@@ -140,7 +141,7 @@ Result<OpenFile> open_named(const char* path, bool* has_name) {
   auto file = accepted_or_closed(static_cast<int>(found));
   if (!file) return file;
   if (const Status s = claim_existing(file->fd); !s) {
-    sys::call(SYS_close, file->fd);
+    descriptors::release(file->fd);
     return s.error();
   }
   *has_name = true;
@@ -150,10 +151,8 @@ Result<OpenFile> open_named(const char* path, bool* has_name) {
 void close_file(OpenFile& file, bool empty_it) {
   if (!file.is_open()) return;
   // Not another's file: the program may have put one under our number.
-  if (file.is_intact()) {
-    if (empty_it) sys::call(SYS_ftruncate, file.fd, 0);
-    sys::call(SYS_close, file.fd);
-  }
+  if (empty_it && file.is_intact()) sys::call(SYS_ftruncate, file.fd, 0);
+  descriptors::release(file.fd);
   file.fd = -1;
 }
 
@@ -207,10 +206,11 @@ Status read_all(const OpenFile& file, std::byte* data, std::size_t bytes, std::u
 }
 
 Result<LifeLine> open_life_line() {
+  const descriptors::RoomForOne room;
   int fds[2];
   if (const long rc = sys::call(SYS_pipe2, sys::ptr(fds), O_CLOEXEC | O_NONBLOCK); rc != 0)
     return error_of(rc);
-  return LifeLine{move_out_of_the_way(fds[0]), move_out_of_the_way(fds[1])};
+  return LifeLine{descriptors::adopt(fds[0]), descriptors::adopt(fds[1])};
 }
 
 bool is_cut(int read_fd) {
@@ -223,15 +223,8 @@ bool is_cut(int read_fd) {
 }
 
 void close_fd(int* fd) {
-  if (*fd >= 0) sys::call(SYS_close, *fd);
+  if (*fd >= 0) descriptors::release(*fd);
   *fd = -1;
-}
-
-int move_out_of_the_way(int fd) {
-  const long high = sys::call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, kHighFd);
-  if (high < 0) return fd;
-  sys::call(SYS_close, fd);
-  return static_cast<int>(high);
 }
 
 }  // namespace buoy::swap

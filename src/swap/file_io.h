@@ -57,7 +57,4 @@ struct LifeLine {
 [[nodiscard]] bool is_cut(int read_fd);
 void close_fd(int* fd);
 
-// Moves a descriptor to a high number, away from programs that count on low ones.
-[[nodiscard]] int move_out_of_the_way(int fd);
-
 }  // namespace buoy::swap

@@ -7,8 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/descriptors.h"
 #include "base/sys.h"
-#include "swap/file_io.h"
 
 namespace buoy::swap {
 namespace {
@@ -33,9 +33,10 @@ Result<std::byte*> map_ring(int fd, std::size_t bytes, long offset) {
 
 Status Uring::create() {
   io_uring_params params{};
+  const descriptors::RoomForOne room;
   const long raw = sys::call(SYS_io_uring_setup, kEntries, sys::ptr(&params));
   if (raw < 0) return Error{static_cast<int>(-raw)};
-  fd_ = move_out_of_the_way(static_cast<int>(raw));
+  fd_ = descriptors::adopt(static_cast<int>(raw));
   if ((params.features & IORING_FEAT_SINGLE_MMAP) == 0) {
     close();
     return Error{ENOSYS};
@@ -72,7 +73,7 @@ void Uring::close() {
 }
 
 void Uring::forget_after_fork() {
-  if (fd_ >= 0) sys::call(SYS_close, fd_);
+  if (fd_ >= 0) descriptors::release(fd_);
   fd_ = -1;
   sqes_ = nullptr;
   rings_ = nullptr;

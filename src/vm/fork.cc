@@ -29,11 +29,15 @@ void Vm::open_for_all() {
   context_.gate.open();
 }
 
-void Vm::before_fork() {
-  context_.counters.add(Event::fork_calls);
+Status Vm::before_fork() {
   close_for_all();
+  if (const Status s = context_.mmu->before_fork(); !s) {
+    open_for_all();
+    return s;
+  }
+  context_.counters.add(Event::fork_calls);
   context_.swap->before_fork();
-  context_.mmu->before_fork();
+  return {};
 }
 
 void Vm::after_fork_in_parent() {

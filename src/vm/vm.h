@@ -131,7 +131,8 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   }
 
   // ---- Fork (fork.cc) -------------------------------------------------------------------------
-  void before_fork();
+  // Refused: the child could not set up its memory; nothing is changed.
+  [[nodiscard]] Status before_fork();
   // Right before the clone, if the forking thread may have faulted since before_fork().
   void wait_for_handlers();
   void after_fork_in_parent();

@@ -121,14 +121,14 @@ void SoftVm::age_to_standby(PageRun run) {
 // ---- Fork -------------------------------------------------------------------------------------
 
 void SoftVm::fork_and_stay() {
-  vm_->before_fork();
+  BUOY_CHECK(vm_->before_fork().ok());
   // The child's pages go with it, but it leaves the parent's shared, as an exiting child does.
   (void)mmu_->fork_child(nullptr, nullptr);
   vm_->after_fork_in_parent();
 }
 
 void SoftVm::fork_and_become_child() {
-  vm_->before_fork();
+  BUOY_CHECK(vm_->before_fork().ok());
   auto child = mmu_->fork_child(vm_.get(), &context_->counters);
   mmu_ = std::move(child);
   context_->mmu = mmu_.get();
