@@ -21,6 +21,7 @@
 //   kZclass         one size class of the zpool; the balloon kZone, kSlab
 //   kZone           the arena's buddy lists and pageblocks   kSlab
 //   kSlab           a metadata slab's growth                 nothing
+//   kMmu            the Mmu's scratch block, access rights   nothing
 #pragma once
 
 #include <atomic>
@@ -61,6 +62,7 @@ enum class LockRank : std::uint8_t {
   kZclass = 8,
   kZone = 9,
   kSlab = 10,
+  kMmu = 11,
 };
 
 namespace lock_order {

@@ -355,12 +355,22 @@ TEST_P(MmuContract, RunsMayCrossTheKernelsMappings) {
   EXPECT_EQ(populated(), 100U);
 }
 
-TEST_P(MmuContract, ClosedMemoryStays) {
-  EXPECT_DONE(b().install(0, 2, 4), 2U);
-  ASSERT_TRUE(mmu().permit(r(), run(0, 1), Access::kNone).ok());
-  EXPECT_STOPS(mmu().take(r(), run(0, 2)), 0U, Outcome::kLocked);
-  ASSERT_TRUE(mmu().permit(r(), run(0, 1), Access::kReadWrite).ok());
-  EXPECT_EQ(b().load(0), 4U);
+TEST_P(MmuContract, ClosedMemoryIsTakenAndGivenBack) {
+  for (const Access access : {Access::kNone, Access::kRead, Access::kReadExec}) {
+    EXPECT_DONE(b().install(0, 500, 4), 500U);
+    ASSERT_TRUE(mmu().permit(r(), run(100, 300), access).ok());
+    EXPECT_DONE(mmu().take(r(), run(0, 512)), 512U);
+    EXPECT_EQ(populated(), 500U);
+    for (unsigned i = 0; i < 500; ++i) EXPECT_EQ(b().in_shadow(i), 4U);
+    EXPECT_DONE(mmu().give_back(r(), run(0, 500), Return::kMoved).progress, 500U);
+    EXPECT_EQ(populated(), 500U);
+    ASSERT_TRUE(mmu().permit(r(), run(100, 300), Access::kReadWrite).ok());
+    for (unsigned i = 0; i < 500; ++i) EXPECT_EQ(b().load(i), 4U);
+    b().store(200, 7);
+    EXPECT_DONE(mmu().take(r(), run(0, 512)), 512U);
+    EXPECT_EQ(b().in_shadow(200), 7U);
+    mmu().drop_shadow(r(), run(0, 512));
+  }
 }
 
 TEST_P(MmuContract, LockedMemoryStays) {

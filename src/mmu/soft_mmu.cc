@@ -207,8 +207,7 @@ Progress SoftMmu::install_zeros(const Reservation& r, PageRun run) {
 
 Outcome SoftMmu::take_page(Range& range, std::uint64_t i) {
   if (!range.address.has(i, SoftPages::kPresent)) return Outcome::kDone;
-  if (range.address.has(i, SoftPages::kLocked) || !allows_reads(range.access_of(i)))
-    return Outcome::kLocked;
+  if (range.address.has(i, SoftPages::kLocked)) return Outcome::kLocked;
   if (range.shadow.has(i, SoftPages::kPresent)) return Outcome::kExists;
   if (range.address.has(i, SoftPages::kPinned) || range.address.has(i, SoftPages::kShared))
     return Outcome::kBusy;

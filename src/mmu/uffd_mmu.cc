@@ -15,22 +15,6 @@ namespace {
 
 constexpr std::size_t kObjectBytes = PageCount::covering(sizeof(UffdMmu)).bytes();
 
-int protection_of(Access access) {
-  switch (access) {
-    case Access::kNone:
-      return PROT_NONE;
-    case Access::kRead:
-      return PROT_READ;
-    case Access::kReadWrite:
-      return PROT_READ | PROT_WRITE;
-    case Access::kReadExec:
-      return PROT_READ | PROT_EXEC;
-    case Access::kReadWriteExec:
-      return PROT_READ | PROT_WRITE | PROT_EXEC;
-  }
-  return PROT_NONE;
-}
-
 Status protect_memory(Vpn first, PageCount count, int protection) {
   const long rc = sys::call(SYS_mprotect, sys::ptr(first.pointer()),
                             static_cast<long>(count.bytes()), protection);
@@ -193,14 +177,34 @@ Status UffdMmu::enroll(const Reservation& r) const {
 }
 
 void UffdMmu::release(const Reservation& r) {
+  remap_gate_.close();
+  // To store to: forgotten. Without memory for it, a later reservation there says itself what it is.
+  (void)note_access({r.base, r.pages}, Access::kReadWrite);
+  remap_gate_.open();
   sys::unmap(r.base.pointer(), r.pages.bytes());
   sys::unmap(r.shadow.pointer(), r.pages.bytes());
   table_.remove(r);
 }
 
+int UffdMmu::protection_of(Access access) {
+  switch (access) {
+    case Access::kNone:
+      return PROT_NONE;
+    case Access::kRead:
+      return PROT_READ;
+    case Access::kReadWrite:
+      return PROT_READ | PROT_WRITE;
+    case Access::kReadExec:
+      return PROT_READ | PROT_EXEC;
+    case Access::kReadWriteExec:
+      return PROT_READ | PROT_WRITE | PROT_EXEC;
+  }
+  return PROT_NONE;
+}
+
 Status UffdMmu::permit(const Reservation& r, PageRun run, Access access) {
   remap_gate_.close();
-  const Status status = change_access(r, run, access);
+  const Status status = note_access(run, access) ? change_access(r, run, access) : Error{ENOMEM};
   remap_gate_.open();
   return status;
 }

@@ -7,6 +7,7 @@
 //   uffd_mmu.cc        life, reservations, fork
 //   uffd_pages.cc      install, give_back, protect, discard, stage
 //   uffd_take.cc       the ways to take pages away
+//   uffd_take_closed.cc  the same for memory that the program may not store to
 //
 // Allocates by mmap only. Faults reach the sink by SIGBUS in the faulting thread or through
 // handler threads.
@@ -16,6 +17,8 @@
 #include <cstdint>
 
 #include "base/counters.h"
+#include "base/extent_map.h"
+#include "base/lock.h"
 #include "mmu/call_cost.h"
 #include "mmu/mmu.h"
 #include "mmu/remap_gate.h"
@@ -98,6 +101,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   [[nodiscard]] Status change_access(const Reservation& r, PageRun run, Access access);
   void calibrate();
   void set_inheritance(int advice);
+  [[nodiscard]] static int protection_of(Access access);
   Verdict on_sigbus(const Fault& fault) override;
   Verdict on_event(const Fault& fault) override;
   void raise_bus_error(const Fault& fault) override;
@@ -113,6 +117,15 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   Progress take_by_move(const Reservation& r, PageRun run);
   Progress take_by_copy(const Reservation& r, PageRun run);
   [[nodiscard]] PageCount leading_holes(PageRun run) const;
+
+  // uffd_take_closed.cc
+  Progress take_closed(const Reservation& r, PageRun run);
+  Progress take_closed_in_gate(const Reservation& r, PageRun run);
+  void return_closed(const Reservation& r, PageRun run, Access access);
+  [[nodiscard]] PageCount unpinned_prefix(const Reservation& r, PageRun run);
+  [[nodiscard]] bool note_access(PageRun run, Access access);
+
+  // uffd_take.cc
   Progress copy_out(const Reservation& r, PageRun run);
   Progress discard_copied(const Reservation& r, PageRun run);
   [[nodiscard]] bool try_take_by_remap(const Reservation& r, PageRun block);
@@ -135,7 +148,11 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   ReservationTable table_;
   ThreadDelivery threads_;
   RemapGate remap_gate_;
-  Reservation scratch_;         // one block: calibration; its first pages end the handlers
+  Reservation scratch_;  // one block: its first pages end the handlers; calibration; take_closed()
+  Mutex<LockRank::kMmu> scratch_lock_;  // guards scratch_ for take_closed()
+  // Memory that the program may not store to, by what it may do. Changed with remap_gate_ closed and
+  // the lock held, read inside the gate.
+  ExtentMap<Access> closed_;
   std::byte* zeros_ = nullptr;  // kZeroPages pages, read-only: all the system's one zero page
   std::atomic<std::uint32_t> copies_since_move_{0};
   std::atomic<bool> may_advise_all_{true};  // until it turns out that the kernel cannot

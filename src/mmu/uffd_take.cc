@@ -20,10 +20,15 @@ Progress UffdMmu::take(const Reservation& r, PageRun run) {
   count(Event::mmu_take_calls);
   table_.note_populated(r, run, Side::kShadow);
   const std::uint64_t start = read_tsc();
-  Progress progress = uses_move_ ? take_by_move(r, run) : take_by_copy(r, run);
-  if (progress.outcome == Outcome::kLocked && uses_move_ && options_.pins == Pins::kKnown) {
-    const Progress more = take_by_copy(r, rest_of(run, progress.done));
+  Progress progress;
+  for (;;) {
+    const PageRun rest = rest_of(run, progress.done);
+    Progress more = uses_move_ ? take_by_move(r, rest) : take_by_copy(r, rest);
     progress = {progress.done + more.done, more.outcome};
+    if (more.outcome != Outcome::kLocked) break;
+    more = take_closed(r, rest_of(run, progress.done));
+    progress = {progress.done + more.done, more.outcome};
+    if (more.outcome != Outcome::kDone || progress.done == run.count) break;
   }
   take_run_.sample_since(start);
   if (progress.outcome == Outcome::kBusy) count(Event::mmu_busy);

@@ -10,7 +10,7 @@
 
 #include "base/units.h"
 #include "mmu/mmu.h"
-#include "pagetable/extent_map.h"
+#include "base/extent_map.h"
 
 namespace buoy {
 

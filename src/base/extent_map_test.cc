@@ -1,4 +1,4 @@
-#include "pagetable/extent_map.h"
+#include "base/extent_map.h"
 
 #include <gtest/gtest.h>
 
