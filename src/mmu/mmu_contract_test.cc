@@ -373,6 +373,34 @@ TEST_P(MmuContract, ClosedMemoryIsTakenAndGivenBack) {
   }
 }
 
+TEST_P(MmuContract, APinnedPageOfClosedMemoryStays) {
+  if (is_soft() || GetParam() == Kind::kWithoutMove) GTEST_SKIP() << "only a move notices pins";
+  for (const Access access : {Access::kNone, Access::kRead}) {
+    EXPECT_DONE(b().install(0, 300, 4), 300U);
+    const int ring = pin_by_io_uring(b().page(270).pointer());
+    if (ring < 0) GTEST_SKIP() << "no io_uring here to pin a page with";
+    ASSERT_TRUE(mmu().permit(r(), run(0, 300), access).ok());
+    EXPECT_STOPS(mmu().take(r(), run(0, 300)), 270U, Outcome::kBusy);
+    EXPECT_EQ(populated(), 300U);
+    EXPECT_EQ(b().in_shadow(269), 4U);
+    // The rest is where it was, and faults as before.
+    ASSERT_TRUE(mmu().permit(r(), run(0, 300), Access::kReadWrite).ok());
+    const auto faults = b().sink.missing.load();
+    for (unsigned i = 270; i < 300; ++i) EXPECT_EQ(b().load(i), 4U);
+    EXPECT_EQ(b().sink.missing.load(), faults);
+    ::close(ring);  // the kernel lets go of it when it gets round to it
+    Progress rest = mmu().take(r(), run(270, 30));
+    for (int tries = 0; rest.outcome == Outcome::kBusy && tries < 1000; ++tries) {
+      ::usleep(1000);
+      rest = mmu().take(r(), run(270, 30));
+    }
+    EXPECT_DONE(rest, 30U);
+    mmu().drop_shadow(r(), run(0, 300));
+    EXPECT_EQ(b().load(280), 0U);
+    EXPECT_DONE(mmu().discard(r(), run(280, 1)), 1U);
+  }
+}
+
 TEST_P(MmuContract, LockedMemoryStays) {
   EXPECT_DONE(b().install(0, 4, 4), 4U);
   if (is_soft())

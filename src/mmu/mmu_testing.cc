@@ -1,9 +1,13 @@
 #include "mmu/mmu_testing.h"
 
+#include <linux/io_uring.h>
+#include <sys/uio.h>
+
 #include <cstring>
 #include <vector>
 
 #include "base/check.h"
+#include "base/sys.h"
 #include "mmu/capabilities.h"
 
 namespace buoy::mmu {
@@ -124,6 +128,18 @@ std::uint64_t Bench::in_shadow(std::uint64_t i) {
   std::uint64_t value = 0;
   std::memcpy(&value, mmu().shadow_bytes(r(), page(i)), sizeof value);
   return value;
+}
+
+int pin_by_io_uring(std::byte* page) {
+  io_uring_params params{};
+  const long ring = sys::call(SYS_io_uring_setup, 1, sys::ptr(&params));
+  if (ring < 0) return -1;
+  const iovec buffer{page, kPageSize};
+  if (sys::call(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, sys::ptr(&buffer), 1) != 0) {
+    sys::call(SYS_close, ring);
+    return -1;
+  }
+  return static_cast<int>(ring);
 }
 
 }  // namespace buoy::mmu

@@ -73,4 +73,7 @@ class Bench {
   std::string why_not_;
 };
 
+// Pins a page as a fixed buffer of an io_uring; the ring, or -1 where that is not to be had.
+int pin_by_io_uring(std::byte* page);
+
 }  // namespace buoy::mmu

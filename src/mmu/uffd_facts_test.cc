@@ -1,7 +1,6 @@
 // What we rely on the kernel to do, fact by fact, tried on the bare calls. If one of these fails
 // on a new kernel, the code that names the fact must be looked at.
 #include <gtest/gtest.h>
-#include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -17,6 +16,7 @@
 #include <thread>
 
 #include "base/sys.h"
+#include "mmu/mmu_testing.h"
 #include "mmu/residency.h"
 #include "mmu/uffd.h"
 #include "mmu/uffd_abi.h"
@@ -222,19 +222,6 @@ TEST_F(UffdFacts, ARangeOfTwoMappingsCannotMoveNorBeCopiedTo) {
 }
 
 // ---- Pins ----
-
-// Pins `page` as a fixed buffer of an io_uring; the ring, or -1 where that is not to be had.
-int pin_by_io_uring(std::byte* page) {
-  io_uring_params params{};
-  const long ring = sys::call(SYS_io_uring_setup, 1, sys::ptr(&params));
-  if (ring < 0) return -1;
-  const iovec buffer{page, kPageSize};
-  if (sys::call(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, sys::ptr(&buffer), 1) != 0) {
-    sys::call(SYS_close, ring);
-    return -1;
-  }
-  return static_cast<int>(ring);
-}
 
 TEST_F(UffdFacts, PinnedPagesRefuseToMoveAndNothingElseNotices) {
   NEEDS_MOVE();
