@@ -21,6 +21,8 @@ namespace buoy {
   X(pgfault_standby, "faults answered from standby")                                        \
   X(pgfault_protect, "store faults on pages that were write-protected")                     \
   X(pswpin, "pages brought in from a swap tier")                                            \
+  X(pswpin_file, "of these: from the backing file")                                         \
+  X(workingset_activate, "of these: right after they had left")                             \
   X(pswpout, "pages sent to a swap tier")                                                   \
   X(pgswapahead, "pages brought in beside the one that faulted")                            \
   X(pgsteal_direct, "pages reclaimed by a thread that needed memory")                       \

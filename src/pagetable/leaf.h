@@ -55,6 +55,8 @@ struct Leaf {
   ListNode lazyfree_node;
   ListNode droppable_node;
   std::atomic<std::uint8_t> lists{0};
+  // The tick at which reclaim should look at its resident pages, modulo 64 (reclaim/lru.h).
+  std::atomic<std::uint8_t> ripe{0};
   bool isolated = false;  // somebody works on it after taking it off its lists
 
   std::array<std::atomic<std::uint64_t>, kPagesPerBlock> ptes;

@@ -1,7 +1,7 @@
 // A page-table entry: all that is known about one page of a region, in eight bytes.
 //
-//   63            32 31      24 23    18 17      14 13          8 7      4 3     0
-//   [ swap entry    | pins     | gen    | (free)   | flags       | order  | state ]
+//   63            32 31      24 23    18 17      15 14          8 7      4 3     0
+//   [ swap entry    | pins     | gen    | level    | flags       | order  | state ]
 //
 // Written under the leaf's lock only; read without it to plan (and checked again under it).
 //
@@ -89,6 +89,8 @@ class Pte {
   [[nodiscard]] constexpr unsigned generation() const {
     return static_cast<unsigned>(bits_ >> 18) & 0x3fU;
   }
+  // How often it has shown that it is wanted again (reclaim/lru.h).
+  [[nodiscard]] constexpr unsigned level() const { return static_cast<unsigned>(bits_ >> 15) & 7U; }
   [[nodiscard]] constexpr unsigned pins() const {
     return static_cast<unsigned>(bits_ >> 24) & 0xffU;
   }
@@ -121,6 +123,9 @@ class Pte {
   [[nodiscard]] constexpr Pte without(Flag f) const { return Pte(bits_ & ~std::uint64_t{f}); }
   [[nodiscard]] constexpr Pte with_generation(unsigned g) const {
     return Pte((bits_ & ~(std::uint64_t{0x3f} << 18)) | (std::uint64_t{g & 0x3fU} << 18));
+  }
+  [[nodiscard]] constexpr Pte with_level(unsigned n) const {
+    return Pte((bits_ & ~(std::uint64_t{7} << 15)) | (std::uint64_t{n} << 15));
   }
   [[nodiscard]] constexpr Pte with_pins(unsigned n) const {
     return Pte((bits_ & ~(std::uint64_t{0xff} << 24)) | (std::uint64_t{n} << 24));

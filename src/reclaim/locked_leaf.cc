@@ -1,5 +1,7 @@
 #include "reclaim/locked_leaf.h"
 
+#include <algorithm>
+
 namespace buoy {
 
 // The lock is this object's; the analysis cannot see through the members.
@@ -72,7 +74,9 @@ void LockedLeaf::settle() {
     context_.budget.uncharge(PageCount(before - now));
   }
   const std::uint8_t wanted = lists_for(leaf_);
-  if ((wanted & ~leaf_.lists.load(std::memory_order_relaxed)) != 0) context_.lru.add(leaf_, wanted);
+  const bool is_riper = soonest_ != kNoneTouched && context_.lru.is_riper(leaf_, soonest_);
+  if (is_riper || (wanted & ~leaf_.lists.load(std::memory_order_relaxed)) != 0)
+    context_.lru.add(leaf_, wanted, soonest_ == kNoneTouched ? 1 : soonest_);
   leaf_.lock.unlock();
 }
 
@@ -82,8 +86,13 @@ bool LockedLeaf::is_of(Vpn vpn) const {
 
 void LockedLeaf::touch(unsigned first, unsigned n) LEAF_HELD {
   const unsigned generation = context_.lru.generation();
-  for (unsigned i = first; i < first + n; ++i) leaf_.set(i, touched(leaf_.get(i), generation));
+  for (unsigned i = first; i < first + n; ++i) {
+    leaf_.set(i, touched(leaf_.get(i), generation));
+    note_touched(leaf_.get(i));
+  }
 }
+
+void LockedLeaf::note_touched(Pte p) { soonest_ = std::min(soonest_, Lru::term_of(p.level())); }
 
 void LockedLeaf::split_folios(unsigned begin, unsigned end, Event why) LEAF_HELD {
   const unsigned cut = split_at(leaf_, begin, end);
@@ -103,7 +112,7 @@ unsigned LockedLeaf::fill_zeros(unsigned first, unsigned n) LEAF_HELD {
   const mmu::Progress p = context_.mmu->install_zeros(reservation(), run(first, n));
   const auto done = static_cast<unsigned>(p.done.value());
   for (unsigned i = first; i < first + done; ++i)
-    leaf_.set(i, leaf_.get(i).with_state(PteState::kMapped));
+    leaf_.set(i, leaf_.get(i).with_state(PteState::kMapped).with_level(0));
   touch(first, done);
   context_.lru.note_installed(done);
   return done;
@@ -113,7 +122,10 @@ unsigned LockedLeaf::install(unsigned first, unsigned n, const std::byte* bytes,
                              mmu::Stores stores) LEAF_HELD {
   const mmu::Progress p = context_.mmu->install(reservation(), run(first, n), bytes, stores);
   const auto done = static_cast<unsigned>(p.done.value());
+  unsigned just_left = 0;
   for (unsigned i = first; i < first + done; ++i) {
+    if (context_.lru.has_just_left(leaf_.get(i))) ++just_left;
+    leaf_.set(i, leaf_.get(i).with_level(context_.lru.level_after_return(leaf_.get(i))));
     if (stores == mmu::Stores::kAllowed) {
       const swap::SwapEntry entry = leaf_.get(i).entry();
       leaf_.set(i, leaf_.get(i).with_state(PteState::kMapped).without_entry());
@@ -122,6 +134,7 @@ unsigned LockedLeaf::install(unsigned first, unsigned n, const std::byte* bytes,
       leaf_.set(i, leaf_.get(i).with_state(PteState::kClean));
     }
   }
+  if (just_left != 0) context_.counters.add(Event::workingset_activate, just_left);
   touch(first, done);
   context_.lru.note_installed(done);
   return done;
@@ -159,6 +172,8 @@ unsigned LockedLeaf::give_back(unsigned first, unsigned n) LEAF_HELD {
       free_entry(i);
       if (leaf_.get(i).state() == PteState::kLazyAway) ++unfreed;
       Pte p = touched(leaf_.get(i).with_state(PteState::kMapped), generation);
+      p = p.with_level(Lru::level_after_touch(p));
+      note_touched(p);
       if (how == mmu::Return::kMoved) p = p.without(Pte::kInShadow);
       leaf_.set(i, p);
     }
@@ -189,6 +204,7 @@ void LockedLeaf::became_storable(unsigned first, unsigned n) LEAF_HELD {
     free_entry(i);
     // A clean page without its entry is no state of its own: go straight to mapped.
     leaf_.set(i, touched(leaf_.get(i).with_state(PteState::kMapped), generation));
+    note_touched(leaf_.get(i));
   }
   if (unfreed != 0) context_.counters.add(Event::pglazyunfreed, unfreed);
 }
@@ -227,11 +243,15 @@ unsigned LockedLeaf::drop_stale_shadows(unsigned begin, unsigned end) LEAF_HELD 
 }
 
 void LockedLeaf::became_standby(unsigned first, unsigned n) LEAF_HELD {
+  const unsigned generation = context_.lru.generation();  // since when it is away
   unsigned taken = 0;
   for (unsigned i = first; i < first + n; ++i) {
     const Pte p = leaf_.get(i);
     if (!p.is_at_address()) continue;
-    leaf_.set(i, p.with(Pte::kInShadow).without(Pte::kBusy).with_state(PteState::kStandby));
+    leaf_.set(i, p.with(Pte::kInShadow)
+                     .without(Pte::kBusy)
+                     .with_state(PteState::kStandby)
+                     .with_generation(generation));
     ++taken;
   }
   context_.counters.add(Event::pgdeactivate, taken);
@@ -368,6 +388,7 @@ void LockedLeaf::reuse_idle(unsigned first, unsigned n) LEAF_HELD {
       leaf_.set(i, p.without(Pte::kIdle));
     } else {
       leaf_.set(i, touched(p.with_state(PteState::kMapped), generation));
+      note_touched(leaf_.get(i));
       ++reused;
     }
   }

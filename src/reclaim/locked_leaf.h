@@ -112,6 +112,7 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   }
   [[nodiscard]] const mmu::Reservation& reservation() const { return region().reservation; }
   void free_entry(unsigned i);
+  void note_touched(Pte p);
   void drop_shadow_runs(unsigned begin, unsigned end);
   unsigned drop_lazy_away(unsigned begin, unsigned end);
   void became_standby(unsigned first, unsigned n);
@@ -129,6 +130,9 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   std::array<std::uint16_t, static_cast<std::size_t>(PteState::kCount)> count_before_{};
   unsigned shadow_before_ = 0;
   unsigned held_before_ = 0;
+  // In how many ticks the first of the pages that were touched here ripens.
+  static constexpr int kNoneTouched = 127;
+  int soonest_ = kNoneTouched;
 };
 
 // The reclaim lists that a leaf's pages call for.

@@ -10,9 +10,13 @@ void Lru::link(Leaf& leaf, LeafList list, bool at_oldest) {
       l.push_back(leaf);
   };
   switch (list) {
-    case LeafList::kResident:
-      put(resident_);
+    case LeafList::kResident: {
+      if (at_oldest) set_ripens_in(leaf, -1);
+      const unsigned tick = leaf.ripe.load(std::memory_order_relaxed) % kTicks;
+      put(resident_[tick]);
+      has_resident_ |= std::uint64_t{1} << tick;
       break;
+    }
     case LeafList::kStandby:
       put(standby_);
       break;
@@ -32,9 +36,12 @@ void Lru::link(Leaf& leaf, LeafList list, bool at_oldest) {
 void Lru::unlink(Leaf& leaf, LeafList list) {
   if ((leaf.lists.load(std::memory_order_relaxed) & bit(list)) == 0) return;
   switch (list) {
-    case LeafList::kResident:
-      resident_.remove(leaf);
+    case LeafList::kResident: {
+      const unsigned tick = leaf.ripe.load(std::memory_order_relaxed) % kTicks;
+      resident_[tick].remove(leaf);
+      if (resident_[tick].front() == nullptr) has_resident_ &= ~(std::uint64_t{1} << tick);
       break;
+    }
     case LeafList::kStandby:
       standby_.remove(leaf);
       break;
@@ -55,8 +62,23 @@ void Lru::unlink_all(Leaf& leaf) {
   for (const LeafList l : kAll) unlink(leaf, l);
 }
 
-void Lru::add(Leaf& leaf, std::uint8_t wanted) {
+void Lru::set_ripens_in(Leaf& leaf, int ticks) const {
+  const int most = static_cast<int>(kHorizon);
+  const int least = most - static_cast<int>(kTicks) + 1;
+  const int within = ticks > most ? most : ticks < least ? least : ticks;
+  const unsigned tick = (generation() + static_cast<unsigned>(within)) % kTicks;
+  leaf.ripe.store(static_cast<std::uint8_t>(tick), std::memory_order_relaxed);
+}
+
+void Lru::add(Leaf& leaf, std::uint8_t wanted, int soonest) {
   const Guard guard(lock_);
+  const bool is_resident = (wanted & bit(LeafList::kResident)) != 0;
+  const bool was_linked =
+      (leaf.lists.load(std::memory_order_relaxed) & bit(LeafList::kResident)) != 0;
+  if (is_resident && (is_riper(leaf, soonest) || (!was_linked && !leaf.isolated))) {
+    unlink(leaf, LeafList::kResident);
+    set_ripens_in(leaf, soonest);
+  }
   if (leaf.isolated) return;
   const auto missing =
       static_cast<std::uint8_t>(wanted & ~leaf.lists.load(std::memory_order_relaxed));
@@ -64,12 +86,33 @@ void Lru::add(Leaf& leaf, std::uint8_t wanted) {
     if ((missing & bit(l)) != 0) link(leaf, l, false);
 }
 
+// Round the clock from the furthest past to the furthest future.
+Leaf* Lru::soonest_resident() {
+  if (has_resident_ == 0) return nullptr;
+  const unsigned from = (generation() + kHorizon + 1) % kTicks;
+  const auto steps = static_cast<unsigned>(
+      std::countr_zero(std::rotr(has_resident_, static_cast<int>(from))));
+  return resident_[(from + steps) % kTicks].front();
+}
+
+unsigned Lru::level_after_return(Pte p) {
+  constexpr unsigned kSoon = kTicksPerBudget / 2;
+  constexpr unsigned kLong = 2 * kTicksPerBudget;
+  constexpr std::uint32_t kOneIn = 32;  // of those that come back while there is no room for them
+  const unsigned away = age_of(p);
+  if (away > kLong) return p.level() == 0 ? 0 : p.level() - 1;
+  if (away > kSoon || p.level() >= kMostLevel) return p.level();
+  const bool gains = !is_pressed_.load(std::memory_order_relaxed) ||
+                     returns_.fetch_add(1, std::memory_order_relaxed) % kOneIn == 0;
+  return gains ? p.level() + 1 : p.level();
+}
+
 Leaf* Lru::isolate_oldest(LeafList list) {
   const Guard guard(lock_);
   Leaf* leaf = nullptr;
   switch (list) {
     case LeafList::kResident:
-      leaf = resident_.front();
+      leaf = soonest_resident();
       break;
     case LeafList::kStandby:
       leaf = standby_.front();

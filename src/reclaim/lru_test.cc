@@ -65,6 +65,73 @@ TEST_F(LruTest, IsolationTakesItOffEveryList) {
   EXPECT_TRUE(lru_.forget(leaf(0)));
 }
 
+TEST_F(LruTest, WhatRipensFirstComesFirst) {
+  lru_.set_budget_pages(800);  // a tick each 101 pages
+  lru_.add(leaf(0), kResident, 5);
+  lru_.add(leaf(1), kResident, 1);
+  lru_.add(leaf(2), kResident, 29);
+  lru_.add(leaf(3), kResident, 5);
+  lru_.add(leaf(2), kResident, 30);  // later than it is anyway
+  EXPECT_EQ(lru_.ripens_in(leaf(2)), 29);
+  lru_.add(leaf(2), kResident, 13);
+  EXPECT_EQ(lru_.ripens_in(leaf(2)), 13);
+  EXPECT_EQ(lru_.length(LeafList::kResident), 4U);
+  for (const std::size_t i : {1U, 0U, 3U, 2U}) {
+    EXPECT_EQ(lru_.isolate_oldest(LeafList::kResident), &leaf(i));
+    lru_.put_back(leaf(i), 0);
+  }
+  // What was to be looked at long ago comes before what is to be looked at now.
+  lru_.add(leaf(0), kResident, 1);
+  lru_.note_installed(std::uint64_t{101} * 20);
+  lru_.add(leaf(1), kResident, 1);
+  lru_.add(leaf(2), kResident, 29);
+  EXPECT_EQ(lru_.ripens_in(leaf(0)), -19);
+  for (const std::size_t i : {0U, 1U, 2U}) {
+    EXPECT_EQ(lru_.isolate_oldest(LeafList::kResident), &leaf(i));
+    lru_.put_back(leaf(i), 0);
+  }
+}
+
+TEST_F(LruTest, ALeafThatIsIsolatedRipensWithWhatComesMeanwhile) {
+  lru_.set_budget_pages(800);
+  lru_.add(leaf(0), kResident, 29);
+  ASSERT_TRUE(lru_.isolate(leaf(0)));
+  lru_.add(leaf(0), kResident, 1);
+  lru_.put_back(leaf(0), kResident);
+  EXPECT_EQ(lru_.ripens_in(leaf(0)), 1);
+}
+
+TEST_F(LruTest, TermsGrowWithTheLevel) {
+  lru_.set_budget_pages(800);
+  const Pte fresh = Pte::of(PteState::kMapped).with_generation(lru_.generation());
+  EXPECT_EQ(lru_.ticks_left(fresh), 1);
+  EXPECT_EQ(lru_.ticks_left(fresh.with_level(1)), 5);
+  EXPECT_EQ(lru_.ticks_left(fresh.with_level(2)), 13);
+  EXPECT_EQ(lru_.ticks_left(fresh.with_level(3)), 29);
+  lru_.note_installed(std::uint64_t{101} * 5);
+  EXPECT_EQ(lru_.ticks_left(fresh.with_level(1)), 0);
+  EXPECT_LT(lru_.ticks_left(fresh.with_level(3).with(Pte::kCold)), -62);
+}
+
+TEST_F(LruTest, WhoComesBackSoonRisesAndWhoStaysAwayFalls) {
+  lru_.set_budget_pages(800);
+  const Pte left =
+      Pte::of(PteState::kSwapped).with_generation(lru_.generation()).with_level(1);
+  EXPECT_EQ(lru_.level_after_return(left), 2U);
+  EXPECT_EQ(lru_.level_after_return(left.with_level(3)), 3U);
+  // While there is no room for those that are wanted, few rise.
+  lru_.note_pressed(true);
+  unsigned risen = 0;
+  for (int i = 0; i < 64; ++i) risen += lru_.level_after_return(left) - 1;
+  EXPECT_EQ(risen, 2U);
+  lru_.note_pressed(false);
+  lru_.note_installed(std::uint64_t{101} * 5);
+  EXPECT_EQ(lru_.level_after_return(left), 1U);
+  lru_.note_installed(std::uint64_t{101} * 12);
+  EXPECT_EQ(lru_.level_after_return(left), 0U);
+  EXPECT_EQ(lru_.level_after_return(left.with_level(0)), 0U);
+}
+
 TEST_F(LruTest, AgeIsModuloTheClock) {
   lru_.set_budget_pages(800);  // a tick each 101 pages
   const Pte fresh = Pte::of(PteState::kMapped).with_generation(lru_.generation());

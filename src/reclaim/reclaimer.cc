@@ -17,13 +17,10 @@ constexpr int kKeepLimit = 4096;
 constexpr std::uint64_t kStandbyShare = 32;
 // A take above this (ns) pays a shootdown of another CPU.
 constexpr unsigned kDearTake = 5000;
-// Percent of the budget that the compressed pool may have where there is a file below it. Less
-// costs reads where touches are random; more starves what is mapped where they are not, and a
-// program without mapped pages faults at every touch (zswap's max_pool_percent is 20 for the same
-// reason).
-constexpr std::uint64_t kMostOfPool = 30;
 // How many leaves may be passed over in search of a denser one.
 constexpr std::size_t kMostPassedOver = 32;
+// Ticks until a page ripens that is not there.
+constexpr int kNever = 127;
 
 Event event_of(ReclaimKind kind) {
   switch (kind) {
@@ -80,12 +77,12 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   if (freed < goal && !are_last) {
     // Keep standby filled, so that what is squeezed had its second chance.
     const PageCount standby(context_.pages_in(PteState::kStandby));
-    if (standby < standby_target()) (void)age_out(goal - freed, 1);
+    if (standby < standby_target()) (void)age_out(goal - freed, Ripe::kOnly);
     if (freed < goal) freed += squeeze_standby(goal - freed);
   }
   if (freed.is_zero() && !are_last) {
     // Nothing old enough: whatever is there.
-    (void)age_out(goal, 0);
+    (void)age_out(goal, Ripe::kOrNext);
     freed += squeeze_standby(goal);
   }
   if (freed.is_zero()) freed += purge(goal, PurgeEffort::kHard);
@@ -199,8 +196,8 @@ PageCount Reclaimer::squeeze_standby(PageCount goal) {
     freed += PageCount(n);
     LockedLeaf locked(context_, *leaf);
     const std::uint8_t lists = lists_for(*leaf);
-    // Not done with: it stays the oldest. What is resident of it was passed over by the clock.
-    context_.lru.put_back(*leaf, lists, n == 0 ? 0 : lists);
+    // Not done with: it stays the oldest.
+    context_.lru.put_back(*leaf, lists, n == 0 ? 0 : Lru::bit(LeafList::kStandby));
   }
   return freed;
 }
@@ -273,14 +270,22 @@ unsigned Reclaimer::squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned m
   return freed;
 }
 
-PageCount Reclaimer::age_out(PageCount goal, unsigned min_age) {
+PageCount Reclaimer::age_out(PageCount goal, Ripe which) {
   PageCount taken;
   const std::size_t leaves = context_.lru.length(LeafList::kResident);
   const auto pass = [&](std::size_t tries, unsigned least_run) {
     while (taken < goal && tries-- > 0) {
       Leaf* leaf = context_.lru.isolate_oldest(LeafList::kResident);
       if (leaf == nullptr) break;
-      taken += age_leaf(*leaf, min_age, least_run);
+      const int in = context_.lru.ripens_in(*leaf);
+      if (in > 0 && which == Ripe::kOnly) {  // and so is nothing behind it
+        LockedLeaf locked(context_, *leaf);
+        context_.lru.put_back(*leaf, lists_for(*leaf));
+        break;
+      }
+      const PageCount here = age_leaf(*leaf, std::max(in, 0), least_run);
+      if (!here.is_zero()) context_.lru.note_pressed(in > 0);
+      taken += here;
     }
   };
   // Where each run of pages costs a shootdown, places that are dense with old pages come first.
@@ -292,25 +297,31 @@ PageCount Reclaimer::age_out(PageCount goal, unsigned min_age) {
   return taken;
 }
 
-PageCount Reclaimer::age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run) {
+// Takes the pages that are ripe in `within` ticks.
+PageCount Reclaimer::age_leaf(Leaf& leaf, int within, unsigned least_run) {
   LockedLeaf locked(context_, leaf);
   LockedLeaf::Marks old{};
   unsigned n_old = 0;
   unsigned n_young = 0;
+  unsigned n_raised = 0;  // of the young ones, those that came back before
   unsigned runs = 0;
   bool in_run = false;
+  int next = kNever;
   for (unsigned i = 0; i < kPagesPerBlock; ++i) {
     const Pte p = locked.get(i);
     const bool was_in_run = in_run;
     in_run = false;
     if ((p.state() != PteState::kMapped && p.state() != PteState::kClean) || p.is_held()) continue;
-    if (is_old_enough(p, min_age)) {
+    const int left = context_.lru.ticks_left(p);
+    if (left <= within) {
       old[i / 64] |= std::uint64_t{1} << (i % 64);
       ++n_old;
       in_run = true;
       if (!was_in_run) ++runs;
     } else {
       ++n_young;
+      if (p.level() != 0) ++n_raised;
+      next = std::min(next, left);
     }
   }
   if (n_old < runs * least_run) {
@@ -320,8 +331,11 @@ PageCount Reclaimer::age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run) 
   context_.counters.add(Event::pgscan, n_old + n_young);
   unsigned taken = 0;
   // Few young pages among many old ones: a refault from standby is cheaper than the flushes that
-  // stepping around them would cost.
-  if (n_old != 0) taken = locked.take(0, kPagesPerBlock, n_young * 4 <= n_old ? nullptr : &old);
+  // stepping around them would cost. Not for those that are known to be wanted.
+  const bool takes_all = n_young * 4 <= n_old && n_raised == 0;
+  if (n_old != 0) taken = locked.take(0, kPagesPerBlock, takes_all ? nullptr : &old);
+  // What was refused comes up again after a round.
+  context_.lru.set_ripens_in(leaf, next == kNever ? 1 : next);
   context_.lru.put_back(leaf, lists_for(leaf));
   return PageCount(taken);
 }
@@ -330,7 +344,7 @@ PageCount Reclaimer::age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run) 
 // is left to compress: with a file below, the pool may have a part of the budget and no more.
 bool Reclaimer::pool_is_too_large() const {
   return context_.swap->has_file() &&
-         context_.swap->frames().value() > context_.budget.limit().value() * kMostOfPool / 100;
+         context_.swap->frames() > pool_share_.most(context_.budget.limit());
 }
 
 // ---- Copies kept ------------------------------------------------------------------------------
@@ -375,6 +389,7 @@ void Reclaimer::run_background() {
     bool idle = context_.budget.is_above_high();
     while (!idle && !stop_.load(std::memory_order_relaxed)) {
       const GatePass pass(context_.gate);
+      pool_share_.look(context_);
       if (pool_is_too_large()) (void)context_.swap->write_back(PageCount(kMostPerSqueeze));
       PageCount freed = reclaim(PageCount(kMostPerSqueeze), ReclaimKind::kBackground);
       // What the pool lost to sparse pageblocks comes back in steps, between the others.

@@ -20,6 +20,7 @@
 #include "base/thread.h"
 #include "reclaim/context.h"
 #include "reclaim/locked_leaf.h"
+#include "reclaim/pool_share.h"
 #include "reclaim/pressure.h"
 
 namespace buoy {
@@ -90,15 +91,17 @@ class Reclaimer {
   }
   // Discards droppable memory, the oldest leaves that have a page of that age; pages gone.
   PageCount drop(PageCount goal, unsigned min_age);
-  // Moves old pages to standby, which frees nothing yet, until about `goal` were; pages moved.
-  PageCount age_out(PageCount goal, unsigned min_age);
+  // Moves pages to standby, which frees nothing yet, until about `goal` were, those that ripened
+  // first; pages moved. kOrNext: if nothing is ripe, what will be next.
+  enum class Ripe : std::uint8_t { kOnly, kOrNext };
+  PageCount age_out(PageCount goal, Ripe which);
   // The last resident pages are not squeezed to make room for others: a program needs some at a time
   // to go on at all. While so few are left, the reserve is of no use to the arena (one pageblock
   // more of it would not pay), and charge_return() hands half of it out.
   [[nodiscard]] bool are_last(ReclaimKind kind) const;
   [[nodiscard]] PageCount most_returned() const;
   // Leaves it alone if its old pages lie in runs shorter than `least_run` on average.
-  PageCount age_leaf(Leaf& leaf, unsigned min_age, unsigned least_run);
+  PageCount age_leaf(Leaf& leaf, int within, unsigned least_run);
   [[nodiscard]] bool is_old_enough(Pte p, unsigned min_age) const;
   // Compresses up to `most` standby pages of the leaf and frees their frames (droppable ones: drops
   // them); frames freed.
@@ -114,6 +117,7 @@ class Reclaimer {
   Context& context_;
   PurgeSource* purge_source_ = nullptr;
   Pressure pressure_{context_};
+  PoolShare pool_share_;
   BareThread thread_;
   std::atomic<std::uint32_t> wake_word_{0};
   std::atomic<std::uint32_t> asleep_{0};

@@ -6,6 +6,11 @@ namespace buoy::swap {
 
 using zpool::PutOutcome;
 
+namespace {
+// Longer objects have a frame of the pool each, or nearly (zram's huge_class_size is the same).
+constexpr std::uint32_t kGainsLittle = kPageSize * 3 / 4;
+}  // namespace
+
 PutOutcome Zram::store(const std::byte* page, zpool::Handle* handle) {
   std::uint64_t pattern = 0;
   if (PageCodec::is_same_filled(page, &pattern)) {
@@ -21,10 +26,10 @@ PutOutcome Zram::store(const std::byte* page, zpool::Handle* handle) {
   } else {
     const WorkAreas::Lease area(areas_);
     const EncodedPage encoded = codec_.encode(*area, page);
-    // What is not compressed is worth less of our memory: it goes to the file first.
+    // What gains little here is worth less of our memory: it goes to the file first.
     const bool as_it_is = encoded.length == kPageSize;
     const PutOutcome outcome =
-        pool_.put(encoded.data, encoded.length, handle, as_it_is ? 0 : kMarkYoung);
+        pool_.put(encoded.data, encoded.length, handle, encoded.length > kGainsLittle ? 0 : kMarkYoung);
     if (outcome != PutOutcome::kPut) return outcome;
     if (as_it_is) incompressible_.fetch_add(1, std::memory_order_relaxed);
   }

@@ -364,6 +364,7 @@ Vm::Step Vm::load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharg
       locked.set(page, locked.get(page).with_state(PteState::kSwapped));
   locked.announce();
   context_.counters.add(Event::pswpin, done);
+  context_.counters.add(Event::pswpin_file, done);
   // An unreadable neighbour is its own toucher's business.
   if (!is_loaded(i)) return Step::kLost;
   if (locked.get(i).state() == PteState::kSwapped) return Step::kNoMemory;

@@ -68,11 +68,20 @@ TEST_F(SoftReclaim, PinnedAndLockedPagesStay) {
 }
 
 // One page of the leaf that cannot leave must not keep the others.
-TEST_F(SoftReclaim, AnUnreadablePageDoesNotHoldItsLeaf) {
+TEST_F(SoftReclaim, APageThatTheKernelHasLockedDoesNotHoldItsLeaf) {
   const PageRun run = map_filled(8);
-  ASSERT_TRUE(soft_.vm().protect(sub(run, 2, 1), mmu::Access::kNone).ok());
+  soft_.mmu().lock_pages(sub(run, 2, 1));
   ASSERT_TRUE(soft_.vm().page_out(run).ok());
   EXPECT_EQ(soft_.drawn(run), "zzmzzzzz");
+  EXPECT_TRUE(holds_all(run));
+}
+
+TEST_F(SoftReclaim, WhatTheProgramHasClosedLeavesLikeTheRest) {
+  const PageRun run = map_filled(8);
+  ASSERT_TRUE(soft_.vm().protect(sub(run, 2, 3), mmu::Access::kNone).ok());
+  ASSERT_TRUE(soft_.vm().protect(sub(run, 6, 1), mmu::Access::kRead).ok());
+  ASSERT_TRUE(soft_.vm().page_out(run).ok());
+  EXPECT_EQ(soft_.drawn(run), "zzzzzzzz");
   ASSERT_TRUE(soft_.vm().protect(run, mmu::Access::kReadWrite).ok());
   EXPECT_TRUE(holds_all(run));
 }
