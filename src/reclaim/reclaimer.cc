@@ -77,7 +77,8 @@ PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
   if (freed < goal && !are_last) {
     // Keep standby filled, so that what is squeezed had its second chance.
     const PageCount standby(context_.pages_in(PteState::kStandby));
-    if (standby < standby_target()) (void)age_out(goal - freed, Ripe::kOnly);
+    if (standby < standby_target() && age_out(goal - freed, Ripe::kOnly).is_zero())
+      (void)age_out(goal - freed, Ripe::kOrNext);
     if (freed < goal) freed += squeeze_standby(goal - freed);
   }
   if (freed.is_zero() && !are_last) {
