@@ -28,7 +28,7 @@ Side side(const char* name, const Program& program, std::uint64_t budget, double
   return {name, [&program, budget, expected, frees] {
             const bool lazily = frees == Frees::kLazily;
             const std::string conf =
-                fmt::format("MALLOC_CONF=dirty_decay_ms:{},retain:{}",
+                fmt::format("BUOY_MALLOC_CONF=dirty_decay_ms:{},retain:{}",
                             frees == Frees::kNever ? -1 : 0, lazily ? "false" : "true");
             Sample sample =
                 run_program(program, MemoryCgroup::kNoLimit, false,

@@ -38,6 +38,21 @@ function(buoy_find_archive var name)
   endif()
 endfunction()
 
+# A copy of jemalloc's archive for the preload library: names that src/preload/jemalloc_names.txt
+# lists are ours to define, or to call, and there are no C++ operators (src/preload has its own).
+function(buoy_rename_jemalloc out)
+  buoy_find_archive(JEMALLOC_PIC_ARCHIVE jemalloc_pic)
+  set(archive ${CMAKE_BINARY_DIR}/libbuoy_jemalloc.a)
+  set(names ${CMAKE_SOURCE_DIR}/src/preload/jemalloc_names.txt)
+  add_custom_command(OUTPUT ${archive}
+    COMMAND ${CMAKE_COMMAND} -E copy ${JEMALLOC_PIC_ARCHIVE} ${archive}
+    COMMAND ${CMAKE_AR} d ${archive} jemalloc_cpp.pic.o
+    COMMAND ${CMAKE_OBJCOPY} --redefine-syms=${names} ${archive}
+    DEPENDS ${JEMALLOC_PIC_ARCHIVE} ${names} VERBATIM)
+  add_custom_target(buoy_jemalloc DEPENDS ${archive})
+  set(${out} ${archive} PARENT_SCOPE)
+endfunction()
+
 # Linking jemalloc replaces malloc, so only what includes its header gets it.
 function(buoy_link_jemalloc_if_used target)
   foreach(source IN LISTS ARGN)

@@ -13,11 +13,11 @@ same_as_native 24M  "$file" "$PROGRAMS/closed_zoo" 72
 same_as_native 256M ""      "$PROGRAMS/malloc_zoo" 48
 same_as_native 32M  "$file" "$PROGRAMS/malloc_zoo" 40
 for conf in dirty_decay_ms:0 dirty_decay_ms:2,retain:true; do
-  export MALLOC_CONF=$conf
+  export BUOY_MALLOC_CONF=$conf
   same_as_native 256M ""      "$PROGRAMS/malloc_churn" 4 200000
   same_as_native 24M  "$file" "$PROGRAMS/malloc_churn" 4 20000
 done
-unset MALLOC_CONF
+unset BUOY_MALLOC_CONF
 same_as_native 256M ""      "$PROGRAMS/fork_zoo" 64 20
 same_as_native 32M  "$file" "$PROGRAMS/fork_zoo" 64 8
 same_as_native 64M  ""      "$PROGRAMS/fork_storm" 250 6

@@ -47,6 +47,10 @@ class Pool {
   [[nodiscard]] bool manages(const void* address) const {
     return vm_.manages(Vpn::containing(address));
   }
+  // The same, of what was carved out as well; quick.
+  [[nodiscard]] bool holds(const void* address) const {
+    return vm_.holds(Vpn::containing(address));
+  }
   Status unmap(void* address, ByteSize length);
   Status map_over(void* address, ByteSize length, mmu::Access access);
   Status carve_out(void* address, ByteSize length);

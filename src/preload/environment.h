@@ -10,6 +10,7 @@
 //   BUOY_STATS          - | an absolute path        (absent: no statistics)
 //   BUOY_LAZY_FREE      0: what malloc lets go of is discarded at once (to compare; not set by run)
 //   BUOY_DEVICE         /dev/userfaultfd, opened while the rights were there (mmu/uffd_source.h)
+//   BUOY_MALLOC_CONF    settings for our jemalloc on top of ours (to try things; not set by run)
 //   BUOY_FIRST_PID      the process that uses these two paths as they are; others append .PID
 #pragma once
 
@@ -23,6 +24,7 @@ inline constexpr const char* kOnExhausted = "BUOY_ON_EXHAUSTED";
 inline constexpr const char* kStats = "BUOY_STATS";
 inline constexpr const char* kLazyFree = "BUOY_LAZY_FREE";
 inline constexpr const char* kDevice = "BUOY_DEVICE";
+inline constexpr const char* kMallocConf = "BUOY_MALLOC_CONF";
 inline constexpr const char* kFirstPid = "BUOY_FIRST_PID";
 
 // What a program is to find that a program in a budget executes.

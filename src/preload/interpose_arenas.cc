@@ -17,6 +17,8 @@
 
 #include "api/extents.h"
 #include "preload/environment.h"
+#include "preload/foreign_memory.h"
+#include "preload/jemalloc.h"
 #include "preload/runtime.h"
 #include "preload/settings.h"
 
@@ -95,25 +97,31 @@ constexpr extent_hooks_t kHooks{.alloc = allocate,
                                 .merge = merge};
 
 // Every arena that malloc uses by itself; those that a program makes get jemalloc's own hooks, or
-// its own.
-__attribute__((constructor)) void give_arenas_their_memory() {
+// its own. Did all of them get extents?
+bool give_arenas_their_memory() {
   const char* const lazy = initial_environment(environment::kLazyFree);
-  if (lazy != nullptr && std::strcmp(lazy, "0") == 0) return;
+  if (lazy != nullptr && std::strcmp(lazy, "0") == 0) return false;
   unsigned arenas = 0;
   size_t size = sizeof arenas;
-  if (mallctl("opt.narenas", &arenas, &size, nullptr, 0) != 0) return;
+  if (buoy_je_mallctl("opt.narenas", &arenas, &size, nullptr, 0) != 0) return false;
   size_t mib[3];
   size_t parts = 3;
-  if (mallctlnametomib("arena.0.extent_hooks", mib, &parts) != 0) return;
+  if (buoy_je_mallctlnametomib("arena.0.extent_hooks", mib, &parts) != 0) return false;
   for (unsigned i = 0; i < std::min(arenas, kMostArenas); ++i) {
     const Result<Extents*> made = Extents::create(pool(), kChunk, MapFlags::kNone);
-    if (!made) return;
+    if (!made) return false;
     memory[i] = {kHooks, *made};
     mib[1] = i;
     extent_hooks_t* ours = &memory[i].hooks;
     // mallctl copies the pointer itself.  NOLINTNEXTLINE(bugprone-sizeof-expression)
-    (void)mallctlbymib(mib, parts, nullptr, nullptr, &ours, sizeof ours);
+    if (buoy_je_mallctlbymib(mib, parts, nullptr, nullptr, &ours, sizeof ours) != 0) return false;
   }
+  return arenas <= kMostArenas;
+}
+
+// An arena without extents maps small pieces, which are not the pool's.
+__attribute__((constructor)) void set_up_arenas() {
+  if (!give_arenas_their_memory()) foreign::can_tell.store(false, std::memory_order_relaxed);
 }
 
 }  // namespace

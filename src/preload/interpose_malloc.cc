@@ -1,20 +1,36 @@
-// malloc: what jemalloc's archive lacks of libc's family, and how jemalloc is set up here.
+// malloc: libc's family over jemalloc's, with glibc's promises, and how jemalloc is set up here.
 //
-// jemalloc's undefined mmap, munmap, madvise and mprotect resolve to ours in this very library: its
-// extents are managed memory, its metadata too. It calls them with locks of its own held, which is
-// why nothing behind them may allocate.
+// jemalloc's undefined munmap, madvise and mprotect resolve to ours in this very library, its mmap
+// to buoy_je_mmap below: its extents are managed memory, its metadata too. It calls them with locks
+// of its own held, which is why nothing behind them may allocate.
+//
+// What differs from jemalloc: every block is aligned to 16 bytes, as the ABI has it and compilers
+// take for granted (jemalloc aligns 8 bytes to 8); alignments are taken as glibc takes them; a block
+// that is libc's goes back to libc (foreign_memory.h).
 #include <malloc.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 
 #include "base/units.h"
+#include "preload/address_space.h"
+#include "preload/environment.h"
+#include "preload/foreign_memory.h"
 #include "preload/interpose.h"
+#include "preload/jemalloc.h"
+#include "preload/mapping_policy.h"
+#include "preload/runtime.h"
+#include "preload/settings.h"
 
-extern "C" int mallctl(const char* name, void* old, size_t* old_size, void* fresh, size_t size);
+namespace foreign = buoy::preload::foreign;
 
-// Read by jemalloc when it starts; the program's own malloc_conf and MALLOC_CONF come on top.
+// Read by jemalloc when it starts; BUOY_MALLOC_CONF comes on top. MALLOC_CONF, /etc/malloc.conf and
+// the program's malloc_conf are not read: they are meant for another jemalloc.
 //   dss:disabled            the heap by sbrk would lie outside the budget (and see sbrk below)
 //   background_thread:false no threads of libc's in strangers' processes; decay runs in free()
 //   retain:false            arenas keep no address space of their own: what they let go of is
@@ -28,64 +44,205 @@ extern "C" int mallctl(const char* name, void* old, size_t* old_size, void* fres
 //   narenas:4               an arena is a set of half-filled extents; more of them than threads
 //                           that really run at a time spread the same data over more pages
 //   metadata_thp:disabled,thp:default  page sizes are the pool's business; jemalloc gives no advice
-extern "C" __attribute__((visibility("default"))) const char* malloc_conf;
-const char* malloc_conf =
+const char* buoy_je_malloc_conf =
     "dss:disabled,background_thread:false,retain:false,dirty_decay_ms:100,muzzy_decay_ms:0,"
     "narenas:4,metadata_thp:disabled,thp:default";
+const char* buoy_je_malloc_conf_2 = nullptr;
 
-// jemalloc's sbrk, and nobody else's: whatever its configuration says, there is no dss.
-extern "C" __attribute__((visibility("hidden"), used)) void* sbrk(intptr_t /*increment*/) {
-  errno = ENOMEM;
+// A declaration hides a name only where it is used.
+asm(".hidden buoy_je_posix_memalign; .hidden buoy_je_aligned_alloc; .hidden buoy_je_valloc");
+
+// ---- What jemalloc asks of libc, and nobody else -----------------------------------------------
+// What is refused here leaves errno alone: it is jemalloc's start that asks, before main.
+
+#define BUOY_FOR_JEMALLOC extern "C" __attribute__((visibility("hidden"), used))
+
+BUOY_FOR_JEMALLOC const char* buoy_je_getenv(const char* name) {
+  if (std::strcmp(name, "MALLOC_CONF") != 0) return nullptr;
+  return buoy::preload::initial_environment(buoy::preload::environment::kMallocConf);
+}
+
+// /etc/malloc.conf, a symbolic link to settings.
+BUOY_FOR_JEMALLOC ssize_t buoy_je_readlink(const char* /*path*/, char* /*into*/, size_t /*size*/) {
+  return -1;
+}
+
+// Whatever its configuration says, there is no dss.
+BUOY_FOR_JEMALLOC void* buoy_je_sbrk(intptr_t /*increment*/) {
   return reinterpret_cast<void*>(-1);  // NOLINT(performance-no-int-to-ptr)
 }
 
-// operator new and delete stay those of the program's own libstdc++, which call malloc and free:
-// jemalloc's would throw a bad_alloc, and call a new_handler, of the libstdc++ linked in here.
-#define BUOY_HIDE(name) asm(".globl " #name "\n.hidden " #name)
-BUOY_HIDE(_Znwm);
-BUOY_HIDE(_Znam);
-BUOY_HIDE(_ZnwmRKSt9nothrow_t);
-BUOY_HIDE(_ZnamRKSt9nothrow_t);
-BUOY_HIDE(_ZnwmSt11align_val_t);
-BUOY_HIDE(_ZnamSt11align_val_t);
-BUOY_HIDE(_ZnwmSt11align_val_tRKSt9nothrow_t);
-BUOY_HIDE(_ZnamSt11align_val_tRKSt9nothrow_t);
-BUOY_HIDE(_ZdlPv);
-BUOY_HIDE(_ZdaPv);
-BUOY_HIDE(_ZdlPvm);
-BUOY_HIDE(_ZdaPvm);
-BUOY_HIDE(_ZdlPvRKSt9nothrow_t);
-BUOY_HIDE(_ZdaPvRKSt9nothrow_t);
-BUOY_HIDE(_ZdlPvSt11align_val_t);
-BUOY_HIDE(_ZdaPvSt11align_val_t);
-BUOY_HIDE(_ZdlPvmSt11align_val_t);
-BUOY_HIDE(_ZdaPvmSt11align_val_t);
-BUOY_HIDE(_ZdlPvSt11align_val_tRKSt9nothrow_t);
-BUOY_HIDE(_ZdaPvSt11align_val_tRKSt9nothrow_t);
-#undef BUOY_HIDE
+// Small mappings too, which are few (those before the arenas have their extents), so that the pool
+// knows all of the memory, and tells it from libc's.
+BUOY_FOR_JEMALLOC void* buoy_je_mmap(void* address, size_t length, int prot, int flags, int fd,
+                                     off_t offset) {
+  const buoy::preload::MapRequest r{address, length, prot, flags};
+  if (length >= buoy::preload::kManagedFrom || (flags & MAP_FIXED) != 0 || !is_ordinary(r) ||
+      !foreign::can_tell.load(std::memory_order_relaxed))
+    return mmap(address, length, prot, flags, fd, offset);
+  const auto got =
+      buoy::preload::pool().map(buoy::PageCount::covering(length).bytes(), buoy::MapFlags::kNone,
+                                buoy::preload::access_of(prot), address);
+  if (got) return *got;
+  errno = got.code();
+  return MAP_FAILED;
+}
 
+// ---- libc's family -----------------------------------------------------------------------------
+
+namespace {
+
+// malloc's alignment on x86-64. Of jemalloc's size classes, all but the first (8) keep it.
+constexpr size_t kAlignment = 16;
+
+inline size_t at_least_one_unit(size_t size) { return size < kAlignment ? kAlignment : size; }
+
+// glibc's: rounded up to a power of two. 0: there is none.
+size_t rounded_alignment(size_t alignment) {
+  constexpr size_t kLargest = SIZE_MAX / 2 + 1;
+  if (alignment <= kAlignment) return kAlignment;
+  return alignment > kLargest ? 0 : std::bit_ceil(alignment);
+}
+
+void* allocate_aligned(size_t alignment, size_t size) {
+  const size_t rounded = rounded_alignment(alignment);
+  if (rounded == 0) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  if (rounded == kAlignment) return buoy_je_malloc(at_least_one_unit(size));
+  void* const p = buoy_je_memalign(rounded, at_least_one_unit(size));
+  if (p == nullptr) errno = ENOMEM;
+  return p;
+}
+
+void* allocate(size_t size) { return buoy_je_malloc(at_least_one_unit(size)); }
+
+void* allocate_zeroed(size_t count, size_t size) {
+  size_t bytes = 0;
+  if (__builtin_mul_overflow(count, size, &bytes)) {
+    errno = ENOMEM;
+    return nullptr;
+  }
+  return buoy_je_calloc(1, at_least_one_unit(bytes));
+}
+
+void* allocate_whole_pages(size_t size) {
+  const size_t rounded = buoy::PageCount::covering(size).bytes();
+  if (rounded < size) {
+    errno = ENOMEM;
+    return nullptr;
+  }
+  return allocate_aligned(buoy::kPageSize, std::max<size_t>(rounded, buoy::kPageSize));
+}
+
+void release(void* p) {
+  if (p == nullptr) return;
+  if (__builtin_expect(foreign::is_foreign(p), 0)) return foreign::free(p);
+  buoy_je_free(p);
+}
+
+// libc's block becomes one of ours.
+__attribute__((noinline)) void* take_over(void* old, size_t size) {
+  const size_t held = foreign::usable_size(old);
+  void* fresh = allocate(size);
+  if (fresh == nullptr) return nullptr;
+  std::memcpy(fresh, old, std::min(held, size));
+  foreign::free(old);
+  return fresh;
+}
+
+void* resize(void* old, size_t size) {
+  if (old == nullptr) return allocate(size);
+  if (size == 0) {
+    release(old);
+    return nullptr;
+  }
+  if (__builtin_expect(foreign::is_foreign(old), 0)) return take_over(old, size);
+  void* const p = buoy_je_realloc(old, at_least_one_unit(size));
+  if (p == nullptr) errno = ENOMEM;
+  return p;
+}
+
+}  // namespace
+
+BUOY_EXPORT void* malloc(size_t size) { return allocate(size); }
+BUOY_EXPORT void* calloc(size_t count, size_t size) { return allocate_zeroed(count, size); }
+BUOY_EXPORT void* realloc(void* old, size_t size) { return resize(old, size); }
+BUOY_EXPORT void free(void* p) { release(p); }
+
+BUOY_EXPORT void* memalign(size_t alignment, size_t size) {
+  return allocate_aligned(alignment, size);
+}
+// As lenient as glibc before 2.38, which refuses no alignment here either.
+BUOY_EXPORT void* aligned_alloc(size_t alignment, size_t size) {
+  return allocate_aligned(alignment, size);
+}
+BUOY_EXPORT void* valloc(size_t size) { return allocate_aligned(buoy::kPageSize, size); }
+BUOY_EXPORT void* pvalloc(size_t size) { return allocate_whole_pages(size); }
+
+BUOY_EXPORT int posix_memalign(void** out, size_t alignment, size_t size) {
+  if (alignment % sizeof(void*) != 0 || !std::has_single_bit(alignment)) return EINVAL;
+  void* const p = allocate_aligned(alignment, size);
+  if (p == nullptr) return ENOMEM;
+  *out = p;
+  return 0;
+}
+
+BUOY_EXPORT size_t malloc_usable_size(void* p) {
+  if (p == nullptr) return 0;
+  if (__builtin_expect(foreign::is_foreign(p), 0)) return foreign::usable_size(p);
+  return buoy_je_malloc_usable_size(p);
+}
+
+// These two by the names that the program sees: a program with an allocator of its own in it keeps
+// to that one.
 BUOY_EXPORT void* reallocarray(void* old, size_t count, size_t size) {
   size_t bytes = 0;
   if (__builtin_mul_overflow(count, size, &bytes)) {
     errno = ENOMEM;
     return nullptr;
   }
-  return realloc(old, bytes);
+  return ::realloc(old, bytes);
+}
+BUOY_EXPORT void cfree(void* p) { ::free(p); }
+
+// ---- jemalloc's control ------------------------------------------------------------------------
+
+namespace {
+
+// Arenas of the program's own, or with hooks of its own, may hold memory that the pool does not
+// know.
+void note_arenas_of_the_program(const char* name) {
+  if (std::strcmp(name, "arenas.create") == 0 || std::strstr(name, ".extent_hooks") != nullptr)
+    foreign::can_tell.store(false, std::memory_order_relaxed);
 }
 
-BUOY_EXPORT void* pvalloc(size_t size) {
-  const size_t rounded = buoy::PageCount::covering(size).bytes();
-  if (rounded < size) {
-    errno = ENOMEM;
-    return nullptr;
-  }
-  return valloc(rounded == 0 ? buoy::kPageSize : rounded);
+}  // namespace
+
+BUOY_EXPORT int mallctl(const char* name, void* old, size_t* old_size, void* fresh, size_t size) {
+  note_arenas_of_the_program(name);
+  return buoy_je_mallctl(name, old, old_size, fresh, size);
+}
+BUOY_EXPORT int mallctlnametomib(const char* name, size_t* mib, size_t* parts) {
+  note_arenas_of_the_program(name);
+  return buoy_je_mallctlnametomib(name, mib, parts);
+}
+BUOY_EXPORT int mallctlbymib(const size_t* mib, size_t parts, void* old, size_t* old_size,
+                             void* fresh, size_t size) {
+  return buoy_je_mallctlbymib(mib, parts, old, old_size, fresh, size);
 }
 
-BUOY_EXPORT void cfree(void* p) { free(p); }
+// ---- libc's own names for the same, which allocators and old programs call ---------------------
 
-// What jemalloc keeps of freed pages goes back to the pool. 1: something may have been released.
-BUOY_EXPORT int malloc_trim(size_t /*pad*/) {
-  // 4096: jemalloc's MALLCTL_ARENAS_ALL.
-  return mallctl("arena.4096.purge", nullptr, nullptr, nullptr, 0) == 0 ? 1 : 0;
+// NOLINTBEGIN(bugprone-reserved-identifier)
+BUOY_EXPORT void* __libc_malloc(size_t size) { return allocate(size); }
+BUOY_EXPORT void* __libc_calloc(size_t count, size_t size) { return allocate_zeroed(count, size); }
+BUOY_EXPORT void* __libc_realloc(void* old, size_t size) { return resize(old, size); }
+BUOY_EXPORT void __libc_free(void* p) { release(p); }
+BUOY_EXPORT void* __libc_memalign(size_t alignment, size_t size) {
+  return allocate_aligned(alignment, size);
 }
+BUOY_EXPORT void* __libc_valloc(size_t size) { return allocate_aligned(buoy::kPageSize, size); }
+BUOY_EXPORT void* __libc_pvalloc(size_t size) { return allocate_whole_pages(size); }
+// NOLINTEND(bugprone-reserved-identifier)

@@ -12,13 +12,17 @@
 #include "preload/stats_at_exit.h"
 
 namespace buoy::preload {
+
+constinit std::atomic<Pool*> detail::the_pool{nullptr};
+
 namespace {
+
+using detail::the_pool;
 
 enum : std::uint32_t { kNone, kCreating, kReady };
 
 // Plain zero-initialised data: used before constructors run, and in signal handlers.
 constinit std::atomic<std::uint32_t> state{kNone};
-constinit std::atomic<Pool*> the_pool{nullptr};
 constinit std::atomic<int> own_pid{0};
 constinit Settings the_settings{};
 
@@ -76,8 +80,6 @@ Pool& pool() {
   while (state.load(std::memory_order_acquire) != kReady) sys::futex_wait(&state, kCreating);
   return *the_pool.load(std::memory_order_acquire);
 }
-
-Pool* pool_if_started() { return the_pool.load(std::memory_order_acquire); }
 
 const Settings& settings() { return the_settings; }
 

@@ -6,6 +6,8 @@
 // budget never runs without one.
 #pragma once
 
+#include <atomic>
+
 #include "api/pool.h"
 #include "preload/settings.h"
 
@@ -13,8 +15,13 @@ namespace buoy::preload {
 
 // The pool, created if need be. Never null. Async-signal-safe.
 [[nodiscard]] Pool& pool();
-// The pool if there is one already. One load; async-signal-safe.
-[[nodiscard]] Pool* pool_if_started();
+namespace detail {
+extern constinit std::atomic<Pool*> the_pool __attribute__((visibility("hidden")));
+}
+// The pool if there is one already. One load, which every free() makes; async-signal-safe.
+[[nodiscard]] inline Pool* pool_if_started() {
+  return detail::the_pool.load(std::memory_order_acquire);
+}
 // What the pool was created with. Only after pool().
 [[nodiscard]] const Settings& settings();
 

@@ -77,6 +77,11 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // Is the page inside a region (and not carved out of it)? Async-signal-safe unless pages were
   // ever carved out of that region.
   [[nodiscard]] bool manages(Vpn v) const;
+  // Is the page inside a region, carved out of it or not? Async-signal-safe, lock-free; two loads
+  // where the page's block was ever touched.
+  [[nodiscard]] bool holds(Vpn v) const {
+    return context_.table.find_leaf(v) != nullptr || context_.table.find_region(v) != nullptr;
+  }
   // Pages from run.first on that are mapped without a hole, at most run.count.
   [[nodiscard]] PageCount mapped_prefix(PageRun run);
   // Is all of it mapped? Without a lock or a system call where leaves exist.

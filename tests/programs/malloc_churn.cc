@@ -1,6 +1,6 @@
 // malloc_churn [THREADS [OPERATIONS]]: threads that allocate, grow and free blocks of all sizes in
 // random order; every block holds what was stored to it until it is freed, in a child, too. With a
-// short MALLOC_CONF=dirty_decay_ms, malloc hands memory back and gets it again all the time.
+// short BUOY_MALLOC_CONF=dirty_decay_ms, malloc hands memory back and gets it again all the time.
 #include <sys/wait.h>
 #include <unistd.h>
 
