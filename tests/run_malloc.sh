@@ -57,6 +57,24 @@ for conf in background_thread:true percpu_arena:percpu,metadata_thp:always,thp:a
   unset MALLOC_CONF
 done
 
+# Sanitizers: refused in one line, by `buoy run` or in what the program executes.
+for kind in address thread; do
+  for compiler in g++ clang++; do
+    command -v $compiler >/dev/null && echo 'int main() { return 0; }' |
+      $compiler -fsanitize=$kind -x c++ -o "$WORK/sanitized" - 2>/dev/null ||
+      { skip "$compiler -fsanitize=$kind"; continue; }
+    "$BUOY" run --budget 64M -- "$WORK/sanitized" >"$WORK/out" 2>&1
+    [[ $? == 126 && $(wc -l <"$WORK/out") == 1 ]] && grep -q "^buoy: .*-fsanitize=$kind" "$WORK/out" ||
+      fail "$compiler -fsanitize=$kind: $(head -n 2 "$WORK/out")"
+    "$BUOY" run --budget 64M -- sh -c "exec $WORK/sanitized" >"$WORK/out" 2>&1
+    [[ $? == 2 && $(wc -l <"$WORK/out") == 1 ]] && grep -q "^buoy: .*-fsanitize=$kind" "$WORK/out" ||
+      fail "$compiler -fsanitize=$kind, executed: $(head -n 2 "$WORK/out")"
+  done
+done
+if echo 'int main() { return 0; }' | g++ -fsanitize=undefined -x c++ -o "$WORK/undefined" - 2>/dev/null; then
+  same_as_native 32M "" "$WORK/undefined"
+fi
+
 # A program whose modules are opened with RTLD_DEEPBIND.
 if command -v php >/dev/null; then
   same_as_native 32M "" php -r '

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <vector>
 
+#include "cli/sanitizers.h"
+
 namespace buoy::cli {
 namespace {
 
@@ -89,6 +91,10 @@ Outcome<bool> check_elf(const std::string& path, const File& file) {
   if (!has_dynamic_linker(file, header))
     return refuse(kCannotExecute, path,
                   "is statically linked, and so cannot load Buoy's library; link it dynamically");
+  if (const std::string sanitizer = sanitizer_of(path); !sanitizer.empty())
+    return refuse(kCannotExecute, path,
+                  "is built with -fsanitize=" + sanitizer +
+                      ", whose malloc cannot run within a budget; build it without");
   return true;
 }
 
