@@ -46,9 +46,7 @@ Entry* find(int fd) {
 }
 
 bool set_limit(unsigned long soft, unsigned long hard) {
-  const struct rlimit wanted {
-    soft, hard
-  };
+  const struct rlimit wanted { soft, hard };
   return sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, sys::ptr(&wanted)) == 0;
 }
 

@@ -15,9 +15,7 @@ int open_something() { return open("/dev/null", O_RDWR | O_CLOEXEC); }
 TEST(Descriptors, AdoptedOnesLieBeyondTheProgramsLimit) {
   struct rlimit limit {};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
-  const struct rlimit small {
-    64, limit.rlim_max
-  };
+  const struct rlimit small { 64, limit.rlim_max };
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &small), 0);
   const int fd = descriptors::adopt(open_something());
   EXPECT_GE(fd, limit.rlim_max > 64 ? 64 : 48);
@@ -37,9 +35,7 @@ TEST(Descriptors, AdoptionWorksWhenTheProgramHasUsedUpAllNumbers) {
   struct rlimit limit {};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
   const int mine = open_something();
-  const struct rlimit tight {
-    static_cast<rlim_t>(mine) + 1, limit.rlim_max
-  };
+  const struct rlimit tight { static_cast<rlim_t>(mine) + 1, limit.rlim_max };
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &tight), 0);
   EXPECT_EQ(open_something(), -1);
   int more = -1;

@@ -74,10 +74,10 @@ Progress UffdMmu::take_closed_in_gate(const Reservation& r, PageRun run) {
 void UffdMmu::return_closed(const Reservation& r, PageRun run, Access access) {
   const Vpn shadow = r.shadow_of(run.first);
   // Anything less would lose the pages or let stores pass.
-  BUOY_CHECK(set_protection(shadow, run.count, protection_of(access)) &&
-             move_mapping(shadow, run.first, run.count) &&
-             uffd_.enroll(run.first.address(), run.count.bytes(), Uffd::Trap::kMissingAndProtected)
-                 .ok());
+  BUOY_CHECK(
+      set_protection(shadow, run.count, protection_of(access)) &&
+      move_mapping(shadow, run.first, run.count) &&
+      uffd_.enroll(run.first.address(), run.count.bytes(), Uffd::Trap::kMissingAndProtected).ok());
   BUOY_CHECK(set_protection(shadow, run.count, PROT_READ | PROT_WRITE) &&
              uffd_.enroll(shadow.address(), run.count.bytes(), Uffd::Trap::kProtectedOnly).ok());
 }
@@ -103,15 +103,13 @@ PageCount UffdMmu::unpinned_prefix(const Reservation& r, PageRun run) {
     const PageRun piece{run.first + done, left < kRoom ? left : kRoom};
     const Vpn shadow = r.shadow_of(piece.first);
     const Progress out = move(scratch, shadow, piece);
-    if (!out.done.is_zero())
-      BUOY_CHECK(move(shadow, scratch, {piece.first, out.done}).complete());
+    if (!out.done.is_zero()) BUOY_CHECK(move(shadow, scratch, {piece.first, out.done}).complete());
     done += out.done;
     if (!out.done.is_zero()) has_unshared = false;
     if (out.complete()) continue;
     // A store that changes nothing makes a shared page ours, in its place; a pinned one stays so.
     const Vpn page = r.shadow_of(run.first + done);
-    if (has_unshared ||
-        sys::advise(page.pointer(), kPageSize, abi::kAdvicePopulateWrite) != 0)
+    if (has_unshared || sys::advise(page.pointer(), kPageSize, abi::kAdvicePopulateWrite) != 0)
       break;
     has_unshared = true;
   }

@@ -121,8 +121,9 @@ bool ExecEnvironment::is_library_in_reach() {
   sys::Line()
       .text("not executed: ")
       .text(library)
-      .text(" cannot be read from here (a chroot, or other rights), and without it the program "
-            "would run without a budget")
+      .text(
+          " cannot be read from here (a chroot, or other rights), and without it the program "
+          "would run without a budget")
       .complain();
   return false;
 }

@@ -90,8 +90,8 @@ void Lru::add(Leaf& leaf, std::uint8_t wanted, int soonest) {
 Leaf* Lru::soonest_resident() {
   if (has_resident_ == 0) return nullptr;
   const unsigned from = (generation() + kHorizon + 1) % kTicks;
-  const auto steps = static_cast<unsigned>(
-      std::countr_zero(std::rotr(has_resident_, static_cast<int>(from))));
+  const auto steps =
+      static_cast<unsigned>(std::countr_zero(std::rotr(has_resident_, static_cast<int>(from))));
   return resident_[(from + steps) % kTicks].front();
 }
 

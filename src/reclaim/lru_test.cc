@@ -115,8 +115,7 @@ TEST_F(LruTest, TermsGrowWithTheLevel) {
 
 TEST_F(LruTest, WhoComesBackSoonRisesAndWhoStaysAwayFalls) {
   lru_.set_budget_pages(800);
-  const Pte left =
-      Pte::of(PteState::kSwapped).with_generation(lru_.generation()).with_level(1);
+  const Pte left = Pte::of(PteState::kSwapped).with_generation(lru_.generation()).with_level(1);
   EXPECT_EQ(lru_.level_after_return(left), 2U);
   EXPECT_EQ(lru_.level_after_return(left.with_level(3)), 3U);
   // While there is no room for those that are wanted, few rise.

@@ -38,8 +38,8 @@ class PoolShare {
     void add(std::uint64_t now);
   };
 
-  static constexpr unsigned kMost = 300;   // per mille; more starves what is mapped
-  static constexpr unsigned kLeast = 10;   // what write-back needs to work in batches
+  static constexpr unsigned kMost = 300;  // per mille; more starves what is mapped
+  static constexpr unsigned kLeast = 10;  // what write-back needs to work in batches
   static constexpr unsigned kFirst = 150;
 
   std::atomic<unsigned> per_mille_{kFirst};

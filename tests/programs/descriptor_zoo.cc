@@ -80,8 +80,8 @@ int main(int argc, char** argv) {
       mmap(nullptr, pages * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   CHECK(memory != MAP_FAILED);
   stamp_all(0);
-  void (*const ways[])() = {close_by_loop, close_by_syscall,  close_by_range,
-                            close_by_raw_range, close_from, take_every_number};
+  void (*const ways[])() = {close_by_loop,      close_by_syscall, close_by_range,
+                            close_by_raw_range, close_from,       take_every_number};
   std::uint64_t version = 0;
   for (void (*way)() : ways) {
     way();
