@@ -17,6 +17,16 @@
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
+#endif
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE 101
+#endif
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
@@ -89,10 +99,17 @@ Status Pool::destroy(Pool* pool) {
 
 // ---- Mappings ---------------------------------------------------------------------------------
 
-Result<void*> Pool::map(ByteSize length, MapFlags flags, mmu::Access access, void* /*hint*/) {
-  // A hint is only a hint: regions lie where leaves and shadows can.
+Result<void*> Pool::map(ByteSize length, MapFlags flags, mmu::Access access, void* hint) {
   if (length > SIZE_MAX - kPageSize) return Error{ENOMEM};
+  if (hint != nullptr)
+    if (auto there = map_at(hint, length, flags, access); there) return there;
   auto at = vm_.map(PageCount::covering(length), flags, access);
+  if (!at) return at.error();
+  return static_cast<void*>(at->pointer());
+}
+
+Result<void*> Pool::map_at(void* address, ByteSize length, MapFlags flags, mmu::Access access) {
+  auto at = vm_.map_at(pages_of(address, length), flags, access);
   if (!at) return at.error();
   return static_cast<void*>(at->pointer());
 }
@@ -150,9 +167,25 @@ int Pool::advise(void* address, ByteSize length, int madvise_advice) {
     case MADV_UNMERGEABLE:
     case MADV_COLLAPSE:
       return vm_.mapped_prefix(run) == run.count ? 0 : -ENOMEM;
+    case MADV_DONTNEED_LOCKED:
+      return negative(vm_.discard(run, Vm::LockedPages::kToo));
+    case MADV_DONTFORK:
+      return negative(vm_.promise(run, Vm::InChild::kNothing));
+    case MADV_DOFORK:
+      return negative(vm_.withdraw(run, Vm::InChild::kNothing));
+    case MADV_WIPEONFORK:
+      return negative(vm_.promise(run, Vm::InChild::kZeros));
+    case MADV_KEEPONFORK:
+      return negative(vm_.withdraw(run, Vm::InChild::kZeros));
+    case MADV_GUARD_INSTALL:
+      return negative(vm_.install_guards(run));
+    case MADV_GUARD_REMOVE:
+      return negative(vm_.remove_guards(run));
+    case MADV_HWPOISON:
+    case MADV_SOFT_OFFLINE:
+      return -EPERM;
     default:
-      // DONTFORK, WIPEONFORK, REMOVE, HWPOISON: promises that managed memory cannot keep.
-      return -EINVAL;
+      return -EINVAL;  // MADV_REMOVE, which is for shared memory, and what nobody knows
   }
 }
 

@@ -44,12 +44,21 @@ class Pool {
 
   // ---- Mappings -------------------------------------------------------------------------------
   Result<void*> map(ByteSize length, MapFlags flags, mmu::Access access, void* hint);
+  // At this place, which must be free. EEXIST.
+  Result<void*> map_at(void* address, ByteSize length, MapFlags flags, mmu::Access access);
   [[nodiscard]] bool manages(const void* address) const {
     return vm_.manages(Vpn::containing(address));
   }
   // The same, of what was carved out as well; quick.
   [[nodiscard]] bool holds(const void* address) const {
     return vm_.holds(Vpn::containing(address));
+  }
+  // See Vm::first_stretch(). Lock-free.
+  [[nodiscard]] Vm::Stretch first_stretch(const void* address, ByteSize length) const {
+    return vm_.first_stretch({Vpn::containing(address), PageCount::covering(length)});
+  }
+  [[nodiscard]] bool has_mlocked(void* address, ByteSize length) {
+    return vm_.has_mlocked({Vpn::containing(address), PageCount::covering(length)});
   }
   Status unmap(void* address, ByteSize length);
   Status map_over(void* address, ByteSize length, mmu::Access access);

@@ -1,7 +1,8 @@
 // sigaction and its relatives, for the library and the preload library alike: a program that sets
 // its own SIGBUS action after the first pool exists must not take ours away. Its actions for SIGBUS
 // are kept beside the engine's handler where there is one, and passed to the kernel where there is
-// none. All other signals are libc's.
+// none. A handler for SIGSEGV gets the engine's correction in front of it. All other signals are
+// libc's.
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -36,12 +37,13 @@ void from_kernel(const KernelSigaction& k, struct sigaction* action) {
   std::memcpy(&action->sa_mask, &k.mask, sizeof k.mask);
 }
 
-int set_bus_action(const struct sigaction* action, struct sigaction* old) {
+using SetAction = long (*)(const KernelSigaction*, KernelSigaction*);
+
+int set_action(SetAction set, const struct sigaction* action, struct sigaction* old) {
   KernelSigaction fresh;
   KernelSigaction before;
   if (action != nullptr) fresh = to_kernel(*action);
-  const long r = buoy::mmu::signal_delivery::set_program_action(
-      action != nullptr ? &fresh : nullptr, old != nullptr ? &before : nullptr);
+  const long r = set(action != nullptr ? &fresh : nullptr, old != nullptr ? &before : nullptr);
   if (r < 0) {
     errno = static_cast<int>(-r);
     return -1;
@@ -63,7 +65,10 @@ sighandler_t set_handler(int signal, sighandler_t handler, int flags) {
 }  // namespace
 
 BUOY_EXPORT int sigaction(int signal, const struct sigaction* action, struct sigaction* old) {
-  return signal == SIGBUS ? set_bus_action(action, old) : __sigaction(signal, action, old);
+  namespace delivery = buoy::mmu::signal_delivery;
+  if (signal == SIGBUS) return set_action(&delivery::set_program_action, action, old);
+  if (signal == SIGSEGV) return set_action(&delivery::set_program_segv_action, action, old);
+  return __sigaction(signal, action, old);
 }
 
 BUOY_EXPORT sighandler_t signal(int signal, sighandler_t handler) {

@@ -5,7 +5,7 @@
 // A sorted array in its own mapping: look-ups are binary searches, changes move the tail
 // (a few thousand extents of 24 bytes: microseconds). Never uses malloc.
 // Changes, and reading in general, are the owner's to synchronise. One question may be asked at any
-// time without a lock: covered_prefix_unlocked(). For its sake an array that was outgrown is
+// time without a lock: the prefixes, covered or not. For its sake an array that was outgrown is
 // emptied but not unmapped (a reader then sees zeros, and asks again); what that leaves behind is
 // address space, less than the present array's.
 #pragma once
@@ -107,19 +107,16 @@ class ExtentMap {
     return covered_prefix(data_, size_, run);
   }
   [[nodiscard]] bool covers(PageRun run) const { return covered_prefix(run) == run.count; }
-  // covered_prefix() while others may change the map: true at some moment of the call.
+  // How many pages from run.first on have no value (at most run.count).
+  [[nodiscard]] PageCount gap_prefix(PageRun run) const { return gap_prefix(data_, size_, run); }
+  // The two while others may change the map: true at some moment of the call.
   [[nodiscard]] PageCount covered_prefix_unlocked(PageRun run) const {
-    for (;;) {
-      const std::uint32_t before = changes_.load(std::memory_order_acquire);
-      const Extent* const data = data_;
-      const std::size_t size = size_;
-      // An array and its own size, or the search could leave it.
-      if ((before & 1U) == 0 && !has_changed_since(before)) {
-        const PageCount covered = covered_prefix(data, size, run);
-        if (!has_changed_since(before)) return covered;
-      }
-      __builtin_ia32_pause();
-    }
+    return ask_unlocked(
+        [run](const Extent* data, std::size_t size) { return covered_prefix(data, size, run); });
+  }
+  [[nodiscard]] PageCount gap_prefix_unlocked(PageRun run) const {
+    return ask_unlocked(
+        [run](const Extent* data, std::size_t size) { return gap_prefix(data, size, run); });
   }
 
   // Calls body(PageRun, value) for every extent's part inside [run), in address order.
@@ -188,6 +185,25 @@ class ExtentMap {
   [[nodiscard]] bool has_changed_since(std::uint32_t before) const {
     std::atomic_thread_fence(std::memory_order_acquire);
     return changes_.load(std::memory_order_relaxed) != before;
+  }
+  template <typename Question>
+  [[nodiscard]] PageCount ask_unlocked(Question question) const {
+    for (;;) {
+      const std::uint32_t before = changes_.load(std::memory_order_acquire);
+      const Extent* const data = data_;
+      const std::size_t size = size_;
+      // An array and its own size, or the search could leave it.
+      if ((before & 1U) == 0 && !has_changed_since(before)) {
+        const PageCount answer = question(data, size);
+        if (!has_changed_since(before)) return answer;
+      }
+      __builtin_ia32_pause();
+    }
+  }
+  [[nodiscard]] static PageCount gap_prefix(const Extent* data, std::size_t size, PageRun run) {
+    const std::size_t i = covering_or_after(data, size, run.first);
+    if (i == size || data[i].first >= run.end()) return run.count;
+    return data[i].first > run.first ? data[i].first - run.first : PageCount();
   }
   [[nodiscard]] static PageCount covered_prefix(const Extent* data, std::size_t size, PageRun run) {
     Vpn at = run.first;

@@ -88,6 +88,9 @@ class FaultSink {
  public:
   // Runs in the faulting thread (signal delivery) or a handler thread, all signals masked.
   virtual Verdict on_fault(const Fault& fault) = 0;
+  // Does the program own nothing at this page, though it lies in a reservation, whose protection the
+  // kernel sees? Lock-free, async-signal-safe.
+  [[nodiscard]] virtual bool is_unmapped(Vpn) const { return false; }
 
  protected:
   ~FaultSink() = default;
@@ -113,7 +116,8 @@ class Mmu {
   virtual Result<Reservation> reserve(PageCount pages, Backing backing, Vpn hint = Vpn()) = 0;
   // Gives both ranges back to the system, whatever is in them.
   virtual void release(const Reservation& r) = 0;
-  // Sets what the program may do with a run, at both ranges; contents stay. 0 or errno.
+  // Sets what the program may do with a run, at both ranges; contents stay. What it may not do is sure
+  // at the address only: the shadow is ours, and may be open further. 0 or errno.
   virtual Status permit(const Reservation& r, PageRun run, Access access) = 0;
 
   // ---- Pages --------------------------------------------------------------------------------

@@ -41,13 +41,17 @@ class ReservationTable {
   // True if the page lies in the address range of a reservation. A walk over all of them.
   [[nodiscard]] bool owns(Vpn vpn) const;
 
-  // Sticky facts: some access other than read-write was ever permitted; a fork was ever made.
-  enum Fact : std::uint8_t { kSpecialAccess = 1, kForked = 2 };
+  // Sticky facts: some access other than read-write was ever permitted; a fork was ever made;
+  // some page was ever both writable and executable.
+  enum Fact : std::uint8_t { kSpecialAccess = 1, kForked = 2, kExecutableStores = 4 };
   void note(const Reservation& r, Fact fact) {
     slab_.at(r.id).facts.fetch_or(fact, std::memory_order_relaxed);
   }
   [[nodiscard]] bool is_forked(const Reservation& r) const {
     return (slab_.at(r.id).facts.load(std::memory_order_relaxed) & kForked) != 0;
+  }
+  [[nodiscard]] bool has_executable_stores(const Reservation& r) const {
+    return (slab_.at(r.id).facts.load(std::memory_order_relaxed) & kExecutableStores) != 0;
   }
   [[nodiscard]] bool has_no_facts(const Reservation& r) const {
     return slab_.at(r.id).facts.load(std::memory_order_relaxed) == 0;

@@ -88,8 +88,8 @@ class InstallGuard {
   SignalBlock block_;
 };
 
-long kernel_sigaction(const KernelSigaction* action, KernelSigaction* old) {
-  return sys::call(SYS_rt_sigaction, SIGBUS, sys::ptr(action), sys::ptr(old),
+long kernel_sigaction(const KernelSigaction* action, KernelSigaction* old, int signal = SIGBUS) {
+  return sys::call(SYS_rt_sigaction, signal, sys::ptr(action), sys::ptr(old),
                    sizeof(std::uint64_t));
 }
 
@@ -139,6 +139,29 @@ Verdict ask_receivers(const Fault& fault) {
     if (verdict != Verdict::kForeign) return verdict;
   }
   return Verdict::kForeign;
+}
+
+bool is_unmapped(Vpn vpn) {
+  const unsigned used = slots_used.load(std::memory_order_acquire);
+  for (unsigned i = 0; i < used; ++i) {
+    Slot& slot = slots[i];
+    slot.inside.fetch_add(1, std::memory_order_seq_cst);
+    const SignalReceiver* receiver = slot.receiver.load(std::memory_order_seq_cst);
+    const bool answer = receiver != nullptr && receiver->is_unmapped(vpn);
+    slot.inside.fetch_sub(1, std::memory_order_release);
+    if (answer) return true;
+  }
+  return false;
+}
+
+// ---- SIGSEGV: stands before a handler of the program, in all else as the program has set it.
+using InfoHandler = void (*)(int, siginfo_t*, void*);
+constinit std::atomic<InfoHandler> segv_handler{nullptr};
+
+void on_sigsegv(int signal, siginfo_t* info, void* context) {
+  if (info->si_code == SEGV_ACCERR && is_unmapped(Vpn::containing(info->si_addr)))
+    info->si_code = SEGV_MAPERR;
+  segv_handler.load(std::memory_order_acquire)(signal, info, context);
 }
 
 // Death by SIGBUS: with the default action in place, the access is made again, or the signal is
@@ -297,6 +320,30 @@ long set_program_action(const KernelSigaction* action, KernelSigaction* old) {
   // Copied first: the arguments may be one object.
   const KernelSigaction before = program_action();
   if (action != nullptr) publish_program_action(*action);
+  if (old != nullptr) *old = before;
+  return 0;
+}
+
+long set_program_segv_action(const KernelSigaction* action, KernelSigaction* old) {
+  const InstallGuard guard;
+  const InfoHandler handler_before = segv_handler.load(std::memory_order_relaxed);
+  KernelSigaction ours;
+  KernelSigaction before;
+  if (action != nullptr) {
+    ours = *action;
+    // SIG_DFL and SIG_IGN are 0 and 1.
+    const bool is_told_why = (ours.flags & SA_SIGINFO) != 0 &&
+                             reinterpret_cast<std::uintptr_t>(ours.handler) > 1 &&
+                             ours.handler != reinterpret_cast<void*>(&on_sigsegv);
+    if (is_told_why) {
+      segv_handler.store(reinterpret_cast<InfoHandler>(ours.handler), std::memory_order_release);
+      ours.handler = reinterpret_cast<void*>(&on_sigsegv);
+    }
+  }
+  const long rc = kernel_sigaction(action != nullptr ? &ours : nullptr, &before, SIGSEGV);
+  if (rc != 0) return rc;
+  if (before.handler == reinterpret_cast<void*>(&on_sigsegv))
+    before.handler = reinterpret_cast<void*>(handler_before);
   if (old != nullptr) *old = before;
   return 0;
 }

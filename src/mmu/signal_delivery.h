@@ -32,6 +32,8 @@ class SignalReceiver {
  public:
   // A fault has no tid here; what send_bus_error() sent has.
   virtual Verdict on_sigbus(const Fault& fault) = 0;
+  // FaultSink's question.
+  [[nodiscard]] virtual bool is_unmapped(Vpn vpn) const = 0;
 
  protected:
   ~SignalReceiver() = default;
@@ -55,6 +57,9 @@ void forget_other_threads();
 // sigaction(SIGBUS) for the program: null arguments as there. Without a receiver it passes the
 // call to the kernel. 0 or -errno.
 long set_program_action(const KernelSigaction* action, KernelSigaction* old);
+// The same for SIGSEGV. A handler of the program that is told why finds there what the kernel would
+// say without us: that the page is not mapped, where it lies in a reservation and is nobody's.
+long set_program_segv_action(const KernelSigaction* action, KernelSigaction* old);
 // Where a handler that the kernel starts returns to.
 [[nodiscard]] void* restorer();
 

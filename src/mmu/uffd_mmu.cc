@@ -13,6 +13,7 @@ namespace buoy::mmu {
 
 namespace {
 
+constexpr PageCount kBlockPages(kPagesPerBlock);
 constexpr std::size_t kObjectBytes = PageCount::covering(sizeof(UffdMmu)).bytes();
 
 Status protect_memory(Vpn first, PageCount count, int protection) {
@@ -212,15 +213,27 @@ Status UffdMmu::permit(const Reservation& r, PageRun run, Access access) {
 Status UffdMmu::change_access(const Reservation& r, PageRun run, Access access) {
   if (access != Access::kReadWrite && access != Access::kNone)
     table_.note(r, ReservationTable::kSpecialAccess);
-  // The shadow is ours to write always, and MOVE wants both sides alike where the address can be
-  // written. It stays as it is while the address is closed.
-  if (access != Access::kNone) {
-    const int shadow = access == Access::kReadWriteExec ? PROT_READ | PROT_WRITE | PROT_EXEC
-                                                        : PROT_READ | PROT_WRITE;
-    const Status status = protect_memory(r.shadow_of(run.first), run.count, shadow);
-    if (!status) return status;
-  }
+  if (access != Access::kNone)
+    if (const Status status = open_shadow(r, run, access); !status) return status;
   return protect_memory(run.first, run.count, protection_of(access));
+}
+
+// The shadow is ours to write always, and MOVE wants both sides alike where the address can be
+// written. It is opened in whole blocks and stays open, so that it remains one mapping of the
+// kernel's however the program cuts its own (guard pages among thousands of stacks). What is writable
+// and executable must be so page by page.
+Status UffdMmu::open_shadow(const Reservation& r, PageRun run, Access access) {
+  constexpr int kOpen = PROT_READ | PROT_WRITE;
+  if (access == Access::kReadWriteExec) {
+    table_.note(r, ReservationTable::kExecutableStores);
+    return protect_memory(r.shadow_of(run.first), run.count, kOpen | PROT_EXEC);
+  }
+  PageRun opened = run;
+  if (!table_.has_executable_stores(r)) {
+    opened.first = run.first.block_start();
+    opened.count = run.end().aligned_up(kBlockPages) - opened.first;
+  }
+  return protect_memory(r.shadow_of(opened.first), opened.count, kOpen);
 }
 
 // ---- Faults ------------------------------------------------------------------------------------
@@ -231,6 +244,8 @@ Verdict UffdMmu::on_sigbus(const Fault& fault) {
   // Handler threads answer faults; what comes as a signal is what they decided: a bus error.
   return table_.owns(fault.vpn) ? Verdict::kBusError : Verdict::kForeign;
 }
+
+bool UffdMmu::is_unmapped(Vpn vpn) const { return options_.sink->is_unmapped(vpn); }
 
 Verdict UffdMmu::on_event(const Fault& fault) { return options_.sink->on_fault(fault); }
 

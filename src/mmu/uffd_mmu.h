@@ -99,10 +99,12 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   void close_all();
   [[nodiscard]] Status enroll(const Reservation& r) const;
   [[nodiscard]] Status change_access(const Reservation& r, PageRun run, Access access);
+  [[nodiscard]] Status open_shadow(const Reservation& r, PageRun run, Access access);
   void calibrate();
   void set_inheritance(int advice);
   [[nodiscard]] static int protection_of(Access access);
   Verdict on_sigbus(const Fault& fault) override;
+  [[nodiscard]] bool is_unmapped(Vpn vpn) const override;
   Verdict on_event(const Fault& fault) override;
   void raise_bus_error(const Fault& fault) override;
 

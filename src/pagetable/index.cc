@@ -26,6 +26,23 @@ void AddressIndex::destroy() {
   root_ = nullptr;
 }
 
+std::uint64_t AddressIndex::first_with_leaf(std::uint64_t block, std::uint64_t end) const {
+  const std::uint64_t last = end < kBlocks ? end : kBlocks;
+  while (block < last) {
+    const std::uint64_t table_end = (block / kTableSize + 1) * kTableSize;
+    const std::uint64_t stop = table_end < last ? table_end : last;
+    const Table* table = root_[block / kTableSize].load(std::memory_order_acquire);
+    if (table == nullptr) {
+      block = stop;
+      continue;
+    }
+    for (; block < stop; ++block)
+      if (table->leaves[block % kTableSize].load(std::memory_order_relaxed) != nullptr)
+        return block;
+  }
+  return end;
+}
+
 Status AddressIndex::prepare(std::uint64_t block) {
   if (block >= kBlocks) return Error{EINVAL};
   std::atomic<Table*>& slot = root_[block / kTableSize];

@@ -34,6 +34,9 @@ class AddressIndex {
     if (table == nullptr) return nullptr;
     return table->leaves[block % kTableSize].load(std::memory_order_acquire);
   }
+  // The first block in [block, end) that has a leaf; `end` if none has. Where nothing was ever touched
+  // it steps by tables.
+  [[nodiscard]] std::uint64_t first_with_leaf(std::uint64_t block, std::uint64_t end) const;
   // Makes the table that covers the block. ENOMEM.
   [[nodiscard]] Status prepare(std::uint64_t block);
   // The table must have been prepared. Null withdraws the leaf.

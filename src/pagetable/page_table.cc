@@ -24,6 +24,12 @@ PageTable::~PageTable() {
 }
 
 Region* PageTable::find_region(Vpn v) const {
+  Vpn first;
+  Region* region = find_region_from(v, &first);
+  return region != nullptr && first <= v ? region : nullptr;
+}
+
+Region* PageTable::find_region_from(Vpn v, Vpn* first) const {
   for (;;) {
     const std::uint32_t before = sequence_.load(std::memory_order_acquire);
     if ((before & 1U) != 0) {
@@ -40,8 +46,10 @@ Region* PageTable::find_region(Vpn v) const {
         high = mid;
     }
     Region* found = nullptr;
-    if (low < region_count_.load(std::memory_order_relaxed) && order_[low].first <= v)
+    if (low < region_count_.load(std::memory_order_relaxed)) {
       found = order_[low].region;
+      *first = order_[low].first;
+    }
     std::atomic_thread_fence(std::memory_order_acquire);
     if (sequence_.load(std::memory_order_relaxed) == before) return found;
   }

@@ -34,7 +34,26 @@ class PageTable {
   // The region around `v`, or null. Lock-free, async-signal-safe; the answer may be stale by the
   // time it is used, but the pointer stays a Region.
   [[nodiscard]] Region* find_region(Vpn v) const;
+  // The same, or else the first region behind `v`; null if there is none.
+  [[nodiscard]] Region* find_region_from(Vpn v, Vpn* first) const;
   [[nodiscard]] Leaf* find_leaf(Vpn v) const { return index_.find(v); }
+  // Calls body(Leaf&, the run's part in its block) -> bool for every leaf that exists in the run, in
+  // address order, until one answers false. What was never touched costs next to nothing.
+  template <typename Body>
+  void for_each_leaf_in(PageRun run, Body body) const {
+    if (run.count.is_zero()) return;
+    const std::uint64_t end = (run.end() - PageCount(1)).block() + 1;
+    for (std::uint64_t b = index_.first_with_leaf(run.first.block(), end); b < end;
+         b = index_.first_with_leaf(b + 1, end)) {
+      const Vpn block(b * kPagesPerBlock);
+      Leaf* leaf = index_.find(block);
+      if (leaf == nullptr) continue;
+      const Vpn first = block < run.first ? run.first : block;
+      const Vpn block_end = block + PageCount(kPagesPerBlock);
+      const Vpn part_end = block_end < run.end() ? block_end : run.end();
+      if (!body(*leaf, PageRun{first, part_end - first})) return;
+    }
+  }
   // The leaf of `v`, made if need be: its PTEs say hole or empty as the region's extents do.
   // Null if no region holds `v`, or memory for metadata ran out.
   [[nodiscard]] Leaf* find_or_make_leaf(Vpn v) BUOY_EXCLUDES(region_lock_);

@@ -17,15 +17,20 @@ namespace {
 // without being asked for more.
 constexpr std::uintptr_t kUserEnd = (std::uintptr_t{1} << 47) - kPageSize;
 
+// Below this an address is no wish (vm.mmap_min_addr) but a small number.
+constexpr std::uintptr_t kLowestWish = std::uintptr_t{1} << 16;
+
+void* pointer_to(std::uintptr_t address) {
+  return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
+}
+
 // A page-aligned range of user space.
 struct Range {
   std::uintptr_t begin = 0;
   std::uintptr_t end = 0;
   [[nodiscard]] bool is_empty() const { return begin == end; }
   [[nodiscard]] std::size_t bytes() const { return end - begin; }
-  [[nodiscard]] void* pointer() const {
-    return reinterpret_cast<void*>(begin);  // NOLINT(performance-no-int-to-ptr)
-  }
+  [[nodiscard]] void* pointer() const { return pointer_to(begin); }
 };
 
 // The pages of [address, address + length), as the kernel counts them.
@@ -45,30 +50,39 @@ Result<Range> range_touching(const void* address, std::size_t length) {
   return range_of(static_cast<const std::byte*>(address) - into_page, length + into_page);
 }
 
-enum class Owner { kPool, kKernel };
+// Whose pages a stretch is: the pool's, nobody's (free, inside a reservation of ours), the kernel's.
+enum class Owner { kPool, kNobody, kKernel };
 
 struct Stretch {
   Range range;
   Owner owner = Owner::kKernel;
 };
 
-Owner owner_of(const Pool& pool, std::uintptr_t address) {
-  const void* p = reinterpret_cast<const void*>(address);  // NOLINT(performance-no-int-to-ptr)
-  return pool.manages(p) ? Owner::kPool : Owner::kKernel;
-}
-
-// The longest stretch of one owner at the start of a range that is not empty.
+// The longest stretch of one owner at the start of a range that is not empty; it ends where a region
+// of the pool does.
 Stretch first_stretch(const Pool& pool, Range rest) {
-  const Owner owner = owner_of(pool, rest.begin);
-  std::uintptr_t end = rest.begin + kPageSize;
-  while (end < rest.end && owner_of(pool, end) == owner) end += kPageSize;
-  return {Range{rest.begin, end}, owner};
+  const Vm::Stretch s = pool.first_stretch(rest.pointer(), rest.bytes());
+  Owner owner = Owner::kKernel;
+  if (s.owner == Vm::Owner::kProgram) owner = Owner::kPool;
+  if (s.owner == Vm::Owner::kNobody) owner = Owner::kNobody;
+  return {Range{rest.begin, rest.begin + s.count.bytes()}, owner};
 }
 
+// Is any of it in a reservation of ours?
 bool overlaps_managed(const Pool& pool, Range range) {
   if (range.is_empty()) return false;
   const Stretch first = first_stretch(pool, range);
-  return first.owner == Owner::kPool || first.range.end != range.end;
+  return first.owner != Owner::kKernel || first.range.end != range.end;
+}
+
+// Is all of it?
+bool is_inside_managed(const Pool& pool, Range range) {
+  while (!range.is_empty()) {
+    const Stretch s = first_stretch(pool, range);
+    if (s.owner == Owner::kKernel) return false;
+    range.begin = s.range.end;
+  }
+  return true;
 }
 
 // Calls body(stretch) -> long for each stretch until one answers other than 0; that answer.
@@ -97,32 +111,76 @@ MapFlags map_flags(const MapRequest& r) {
   return is_droppable(r) ? MapFlags::kDroppable : MapFlags::kNone;
 }
 
+long carve_out(Pool& pool, Range range) {
+  return for_each_stretch(pool, range, [&](const Stretch& s) -> long {
+    if (s.owner == Owner::kKernel) return 0;
+    return kernel_result(pool.carve_out(s.range.pointer(), s.range.bytes()));
+  });
+}
+
+// Something foreign comes to where memory of ours is, or was.
+long map_foreign(Pool& pool, const MapRequest& r, Range range, int fd, off_t offset) {
+  // Try it elsewhere first: a bad descriptor must fail with nothing changed.
+  constexpr int kNotInATrial = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE | MAP_LOCKED;
+  const long trial = kernel_mmap(nullptr, r.length, r.prot, r.flags & ~kNotInATrial, fd, offset);
+  if (trial < 0 && trial > -4096) return trial;
+  sys::call(SYS_munmap, trial, static_cast<long>(r.length));
+  if (const long let_go = carve_out(pool, range); let_go != 0) return let_go;
+  const int flags = (r.flags & ~MAP_FIXED_NOREPLACE) | MAP_FIXED;
+  return kernel_mmap(r.address, r.length, r.prot, flags, fd, offset);
+}
+
 // MAP_FIXED: over managed memory, over other memory, or over some of both.
 long map_fixed(Pool& pool, const MapRequest& r, int fd, off_t offset) {
   const Result<Range> range = range_of(r.address, r.length);
   // What the kernel refuses anyway must not cost the program what was there.
-  if (!range || range->is_empty())
+  if (!range || range->is_empty() || !overlaps_managed(pool, *range))
     return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
-  const Stretch first = first_stretch(pool, *range);
-  const bool is_uniform = first.range.end == range->end;
-  if (is_uniform && first.owner == Owner::kKernel)
-    return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
-  if (is_uniform && is_ordinary(r)) {
-    const Status s = pool.map_over(r.address, range->bytes(), access_of(r.prot));
-    if (s.code() != EINVAL) return s ? reinterpret_cast<long>(r.address) : kernel_result(s);
+  if (is_ordinary(r) && is_inside_managed(pool, *range)) {
+    const long placed = for_each_stretch(pool, *range, [&](const Stretch& s) {
+      return kernel_result(pool.map_over(s.range.pointer(), s.range.bytes(), access_of(r.prot)));
+    });
+    if (placed != -EINVAL) return placed == 0 ? reinterpret_cast<long>(r.address) : placed;
     // Among what may be dropped: only the kernel can keep it there.
   }
-  // Something foreign. Try it elsewhere first: a bad descriptor must fail with nothing changed.
-  constexpr int kNotInATrial = MAP_FIXED | MAP_POPULATE | MAP_LOCKED;
-  const long trial = kernel_mmap(nullptr, r.length, r.prot, r.flags & ~kNotInATrial, fd, offset);
-  if (trial < 0 && trial > -4096) return trial;
-  sys::call(SYS_munmap, trial, static_cast<long>(r.length));
-  const long let_go = for_each_stretch(pool, *range, [&](const Stretch& s) -> long {
-    if (s.owner == Owner::kKernel) return 0;
-    return kernel_result(pool.carve_out(s.range.pointer(), s.range.bytes()));
+  return map_foreign(pool, r, *range, fd, offset);
+}
+
+// Takes the kernel's part of a range, if that is free, so that nobody else does meanwhile. EEXIST.
+long claim_kernels_part(const Pool& pool, Range range) {
+  constexpr int kClaim = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+  std::uintptr_t claimed = range.begin;
+  const long r = for_each_stretch(pool, range, [&](const Stretch& s) -> long {
+    if (s.owner == Owner::kPool) return -EEXIST;
+    claimed = s.range.begin;
+    if (s.owner == Owner::kNobody) return 0;
+    const long at = kernel_mmap(s.range.pointer(), s.range.bytes(), PROT_NONE, kClaim, -1, 0);
+    return at < 0 ? at : 0;
   });
-  if (let_go != 0) return let_go;
-  return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
+  if (r == 0) return 0;
+  for_each_stretch(pool, Range{range.begin, claimed}, [](const Stretch& s) -> long {
+    if (s.owner == Owner::kKernel)
+      sys::call(SYS_munmap, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()));
+    return 0;
+  });
+  return r;
+}
+
+// MAP_FIXED_NOREPLACE: to the kernel our reservations are taken everywhere.
+long map_where_free(Pool& pool, const MapRequest& r, int fd, off_t offset) {
+  const Result<Range> range = range_of(r.address, r.length);
+  if (!range || range->is_empty() || !overlaps_managed(pool, *range))
+    return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
+  const Stretch first = first_stretch(pool, *range);
+  const bool is_free_inside = first.owner == Owner::kNobody && first.range.end == range->end;
+  if (is_free_inside && (is_ordinary(r) || is_droppable(r))) {
+    const Result<void*> at =
+        pool.map_at(r.address, range->bytes(), map_flags(r), access_of(r.prot));
+    if (at || at.code() != EEXIST) return address_or_error(at);
+    if (first_stretch(pool, *range).owner == Owner::kPool) return -EEXIST;
+  }
+  if (const long claimed = claim_kernels_part(pool, *range); claimed != 0) return claimed;
+  return map_foreign(pool, r, *range, fd, offset);
 }
 
 }  // namespace
@@ -134,11 +192,20 @@ long map(void* address, std::size_t length, int prot, int flags, int fd, off_t o
     if (started == nullptr) return kernel_mmap(address, length, prot, flags, fd, offset);
     return map_fixed(*started, r, fd, offset);
   }
+  if ((flags & MAP_FIXED_NOREPLACE) != 0) {
+    Pool* started = pool_if_started();
+    if (started == nullptr) return kernel_mmap(address, length, prot, flags, fd, offset);
+    return map_where_free(*started, r, fd, offset);
+  }
   if (keeper_of(r) == Keeper::kKernel) return kernel_mmap(address, length, prot, flags, fd, offset);
   if (offset % static_cast<off_t>(kPageSize) != 0) return -EINVAL;
   const std::size_t rounded = PageCount::covering(length).bytes();
   if (rounded < length || rounded > kUserEnd) return -ENOMEM;
-  const long placed = address_or_error(pool().map(rounded, map_flags(r), access_of(prot), address));
+  // A hint need not be a page's first byte, nor free.
+  const auto wished = reinterpret_cast<std::uintptr_t>(address) & ~(kPageSize - 1);
+  const bool is_possible = wished >= kLowestWish && range_of(pointer_to(wished), rounded).ok();
+  void* hint = is_possible ? pointer_to(wished) : nullptr;
+  const long placed = address_or_error(pool().map(rounded, map_flags(r), access_of(prot), hint));
   if (placed > 0 && (flags & MAP_LOCKED) != 0) {
     // MAP_LOCKED does not fail where mlock would.
     void* p = reinterpret_cast<void*>(placed);  // NOLINT(performance-no-int-to-ptr)
@@ -155,6 +222,7 @@ long unmap(void* address, std::size_t length) {
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
     if (s.owner == Owner::kPool)
       return kernel_result(pool->unmap(s.range.pointer(), s.range.bytes()));
+    if (s.owner == Owner::kNobody) return 0;
     return sys::call(SYS_munmap, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()));
   });
 }
@@ -171,18 +239,13 @@ long remap(void* old_address, std::size_t old_length, std::size_t new_length, in
   if (pool == nullptr || !from) return kernel_mremap();
   if (!overlaps_managed(*pool, *from)) {
     const Result<Range> to = range_of(new_address, new_length);
-    if (is_fixed && to && overlaps_managed(*pool, *to)) {
-      const long let_go = for_each_stretch(*pool, *to, [&](const Stretch& s) -> long {
-        if (s.owner == Owner::kKernel) return 0;
-        return kernel_result(pool->carve_out(s.range.pointer(), s.range.bytes()));
-      });
-      if (let_go != 0) return let_go;
-    }
+    if (is_fixed && to && overlaps_managed(*pool, *to))
+      if (const long let_go = carve_out(*pool, *to); let_go != 0) return let_go;
     return kernel_mremap();
   }
   // A mapping never spans two owners.
   const Stretch first = first_stretch(*pool, *from);
-  if (first.range.end != from->end) return -EFAULT;
+  if (first.owner != Owner::kPool || first.range.end != from->end) return -EFAULT;
   if ((flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED)) != 0) return -EINVAL;  // MREMAP_DONTUNMAP too
   if (is_fixed && (flags & MREMAP_MAYMOVE) == 0) return -EINVAL;
   const std::size_t old_bytes = PageCount::covering(old_length).bytes();
@@ -211,6 +274,7 @@ long protect(void* address, std::size_t length, int prot, int pkey) {
   if ((prot & ~kKnownProt) != 0) return -EINVAL;
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
     if (s.owner == Owner::kKernel) return kernel_protect(s.range.pointer(), s.range.bytes());
+    if (s.owner == Owner::kNobody) return -ENOMEM;
     if (pkey > 0) return -EINVAL;
     return kernel_result(pool->protect(s.range.pointer(), s.range.bytes(), access_of(prot)));
   });
@@ -221,12 +285,16 @@ long advise(void* address, std::size_t length, int advice) {
   const Result<Range> range = range_of(address, length);
   if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
     return sys::call(SYS_madvise, sys::ptr(address), static_cast<long>(length), advice);
+  // Does this kernel know it? It says so of an empty range, too.
+  if (advice != MADV_DONTNEED && advice != MADV_FREE)
+    if (const long known = sys::call(SYS_madvise, 0, 0, advice); known != 0) return known;
   bool met_hole = false;
   const long r = for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
-    const long one = s.owner == Owner::kPool
-                         ? pool->advise(s.range.pointer(), s.range.bytes(), advice)
-                         : sys::call(SYS_madvise, sys::ptr(s.range.pointer()),
-                                     static_cast<long>(s.range.bytes()), advice);
+    long one = -ENOMEM;
+    if (s.owner == Owner::kPool) one = pool->advise(s.range.pointer(), s.range.bytes(), advice);
+    if (s.owner == Owner::kKernel)
+      one = sys::call(SYS_madvise, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()),
+                      advice);
     if (one != -ENOMEM) return one;
     met_hole = true;
     return 0;
@@ -255,6 +323,7 @@ long lock(void* address, std::size_t length, int mlock2_flags) {
   if ((mlock2_flags & ~MLOCK_ONFAULT) != 0) return -EINVAL;
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
     if (s.owner == Owner::kKernel) return kernel_lock(s.range.pointer(), s.range.bytes());
+    if (s.owner == Owner::kNobody) return -ENOMEM;
     return pool->lock(s.range.pointer(), s.range.bytes(), mlock2_flags);
   });
 }
@@ -266,6 +335,7 @@ long unlock(void* address, std::size_t length) {
     return sys::call(SYS_munlock, sys::ptr(address), static_cast<long>(length));
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
     if (s.owner == Owner::kPool) return pool->unlock(s.range.pointer(), s.range.bytes());
+    if (s.owner == Owner::kNobody) return -ENOMEM;
     return sys::call(SYS_munlock, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()));
   });
 }
@@ -285,11 +355,13 @@ long residency(void* address, std::size_t length, unsigned char* vec) {
   if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
     return sys::call(SYS_mincore, sys::ptr(address), static_cast<long>(length), sys::ptr(vec));
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    if (s.owner == Owner::kNobody) return -ENOMEM;
     const std::size_t pages = s.range.bytes() / kPageSize;
-    const long r = s.owner == Owner::kPool
-                       ? pool->residency(s.range.pointer(), s.range.bytes(), vec)
-                       : sys::call(SYS_mincore, sys::ptr(s.range.pointer()),
-                                   static_cast<long>(s.range.bytes()), sys::ptr(vec));
+    // The kernel first, whoever knows the answer: it finds out whether `vec` can be written to.
+    long r = sys::call(SYS_mincore, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()),
+                       sys::ptr(vec));
+    if (r == 0 && s.owner == Owner::kPool)
+      r = pool->residency(s.range.pointer(), s.range.bytes(), vec);
     vec += pages;
     return r;
   });
@@ -302,11 +374,22 @@ long sync(void* address, std::size_t length, int flags) {
     return sys::call(SYS_msync, sys::ptr(address), static_cast<long>(length), flags);
   constexpr int kBoth = MS_ASYNC | MS_SYNC;
   if ((flags & ~(kBoth | MS_INVALIDATE)) != 0 || (flags & kBoth) == kBoth) return -EINVAL;
-  return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
-    if (s.owner == Owner::kPool) return 0;  // nothing behind it to write to
-    return sys::call(SYS_msync, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()),
-                     flags);
+  bool met_hole = false;
+  const long r = for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    long one = -ENOMEM;
+    if (s.owner == Owner::kPool) {  // nothing behind it to write to
+      const bool is_held =
+          (flags & MS_INVALIDATE) != 0 && pool->has_mlocked(s.range.pointer(), s.range.bytes());
+      one = is_held ? -EBUSY : 0;
+    }
+    if (s.owner == Owner::kKernel)
+      one = sys::call(SYS_msync, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()),
+                      flags);
+    if (one != -ENOMEM) return one;
+    met_hole = true;
+    return 0;
   });
+  return r == 0 && met_hole ? -ENOMEM : r;
 }
 
 }  // namespace buoy::preload::address_space

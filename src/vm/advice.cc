@@ -16,24 +16,25 @@ namespace buoy {
 template <typename Body>
 bool Vm::for_each_mapped_leaf(PageRun run, Body body) {
   bool whole = true;
-  for (Vpn at = run.first; at < run.end();) {
-    const Vpn next = std::min(run.end(), at.block_start() + PageCount(kPagesPerBlock));
-    const PageRun part{at, next - at};
-    at = next;
-    Leaf* leaf = context_.table.find_leaf(part.first);
-    if (leaf == nullptr) {
-      // Never touched: nothing to do but to ask whether it is mapped.
-      const Guard guard(context_.table.region_lock());
-      const Region* region = context_.table.find_region(part.first);
-      if (region == nullptr || !region->extents.covers(part)) whole = false;
-      continue;
-    }
+  Vpn at = run.first;
+  // Never touched, up to `end`: nothing to do but to ask whether it is mapped.
+  const auto pass_over = [&](Vpn end) {
+    if (at == end || !whole) return;
+    const Guard guard(context_.table.region_lock());
+    whole = mapped_prefix_locked({at, end - at}) == end - at;
+  };
+  bool is_ended = false;
+  context_.table.for_each_leaf_in(run, [&](Leaf& leaf, PageRun part) {
+    pass_over(part.first);
+    at = part.end();
     const unsigned begin = part.first.in_block();
     const auto end = begin + static_cast<unsigned>(part.count.value());
     for (unsigned i = begin; i < end; ++i)
-      if (leaf->get(i).state() == PteState::kHole) whole = false;
-    if (!body(*leaf, part.first, begin, end)) break;
-  }
+      if (leaf.get(i).state() == PteState::kHole) whole = false;
+    is_ended = !body(leaf, part.first, begin, end);
+    return !is_ended;
+  });
+  if (!is_ended) pass_over(run.end());
   return whole;
 }
 
@@ -49,7 +50,7 @@ unsigned first_locked(LockedLeaf& locked, unsigned begin, unsigned end) {
 }
 }  // namespace
 
-Status Vm::discard(PageRun run) {
+Status Vm::discard(PageRun run, LockedPages locked_pages) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   bool met_locked = false;
@@ -59,7 +60,8 @@ Status Vm::discard(PageRun run) {
         if (!locked.is_of(at)) return true;
         locked.wait_until_quiet(begin, end);
         if (!locked.is_of(at)) return true;
-        const unsigned last = first_locked(locked, begin, end);
+        const unsigned last =
+            locked_pages == LockedPages::kToo ? end : first_locked(locked, begin, end);
         met_locked = last != end;
         locked.split_folios(begin, last, Event::folio_split);
         for_each_run(
@@ -264,15 +266,16 @@ Status Vm::will_need(PageRun run) {
     whole = for_each_mapped_leaf(run, [](Leaf&, Vpn, unsigned, unsigned) { return true; });
   }
   // Only as far as the budget has room: bringing in must not push out.
-  for (Vpn at = run.first; at < run.end(); ++at) {
-    const Leaf* leaf = context_.table.find_leaf(at);
-    if (leaf == nullptr) continue;
-    const PteState s = leaf->get(at.in_block()).state();
-    if (s != PteState::kSwapped && s != PteState::kStandby) continue;
-    if (context_.budget.is_below_low()) break;
-    const SignalBlock signals;
-    (void)make_resident(at, false);
-  }
+  context_.table.for_each_leaf_in(run, [this](Leaf& leaf, PageRun part) {
+    for (Vpn at = part.first; at < part.end(); ++at) {
+      const PteState s = leaf.get(at.in_block()).state();
+      if (s != PteState::kSwapped && s != PteState::kStandby) continue;
+      if (context_.budget.is_below_low()) return false;
+      const SignalBlock signals;
+      (void)make_resident(at, false);
+    }
+    return true;
+  });
   return mapped_or_hole(whole);
 }
 

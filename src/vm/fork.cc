@@ -82,6 +82,7 @@ Status Vm::after_fork_in_child() {
           if (done < n) (void)locked.allow_stores(first + done, n - done);
         });
   });
+  if (Status s = keep_promises_in_child(); !s) return s;
   // What the child must not see it shall not run with.
   if (!wiped) return Error{EPERM};
   context_.counters.reset();

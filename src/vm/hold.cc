@@ -114,82 +114,83 @@ Status Vm::unlock(PageRun run) {
   const PageCount mapped = mapped_prefix(run);
   const SignalBlock signals;
   const GatePass pass(context_.gate);
-  for (Vpn at = run.first; at < run.first + mapped; ++at) {
-    Leaf* leaf = context_.table.find_leaf(at);
-    if (leaf == nullptr) continue;
-    LockedLeaf locked(context_, *leaf);
-    const unsigned i = at.in_block();
-    if (locked.is_of(at) && locked.get(i).has(Pte::kLocked))
-      locked.set(i, locked.get(i).without(Pte::kLocked));
-  }
+  context_.table.for_each_leaf_in({run.first, mapped}, [this](Leaf& leaf, PageRun part) {
+    LockedLeaf locked(context_, leaf);
+    if (!locked.is_of(part.first)) return true;
+    const unsigned begin = part.first.in_block();
+    const auto end = begin + static_cast<unsigned>(part.count.value());
+    for (unsigned i = begin; i < end; ++i)
+      if (locked.get(i).has(Pte::kLocked)) locked.set(i, locked.get(i).without(Pte::kLocked));
+    return true;
+  });
   return mapped == run.count ? Status() : Status(Error{ENOMEM});
 }
 
+Residency Vm::residency_of(Pte p) const {
+  switch (p.state()) {
+    case PteState::kMapped:
+    case PteState::kClean:
+      return Residency::kMapped;
+    case PteState::kLazyFree:
+    case PteState::kLazyAway:
+      return Residency::kLazyFree;
+    case PteState::kStandby:
+      return Residency::kStandby;
+    case PteState::kLoading:
+      return Residency::kBacked;
+    case PteState::kSwapped:
+      return context_.swap->is_backed(p.entry()) ? Residency::kBacked : Residency::kCompressed;
+    case PteState::kPurged:
+      return Residency::kPurged;
+    case PteState::kHole:
+    case PteState::kEmpty:
+    case PteState::kCount:
+      break;
+  }
+  return Residency::kEmpty;
+}
+
+Status Vm::residency_in_block(PageRun part, unsigned char* values) {
+  const std::uint64_t n = part.count.value();
+  Leaf* leaf = context_.table.find_leaf(part.first);
+  if (leaf == nullptr) {
+    const Guard guard(context_.table.region_lock());
+    if (mapped_prefix_locked(part) != part.count) return Error{ENOMEM};
+    std::fill_n(values, n, static_cast<unsigned char>(Residency::kEmpty));
+    return {};
+  }
+  // Locked, or a handler thread that the caller has just been served by may not have noted it.
+  const Guard guard(leaf->lock);
+  for (std::uint64_t k = 0; k < n; ++k) {
+    const Pte p = leaf->get(part.first.in_block() + static_cast<unsigned>(k));
+    if (p.state() == PteState::kHole) return Error{ENOMEM};
+    values[k] = static_cast<unsigned char>(residency_of(p));
+  }
+  return {};
+}
+
 Status Vm::residency(PageRun run, unsigned char* vec) {
-  constexpr std::uint64_t kChunk = 512;
   for (PageCount done; done < run.count;) {
     // Collected here first: `vec` may itself be managed memory, and fault.
-    unsigned char chunk[kChunk];
-    std::uint64_t n = 0;
+    unsigned char values[kPagesPerBlock];
+    const Vpn first = run.first + done;
+    const PageCount n(
+        std::min<std::uint64_t>(kPagesPerBlock - first.in_block(), (run.count - done).value()));
     {
       const SignalBlock signals;
       const GatePass pass(context_.gate);
-      for (; n < kChunk && done + PageCount(n) < run.count; ++n) {
-        const Vpn at = run.first + done + PageCount(n);
-        Leaf* leaf = context_.table.find_leaf(at);
-        if (leaf == nullptr) {
-          const Guard guard(context_.table.region_lock());
-          const Region* region = context_.table.find_region(at);
-          if (region == nullptr || region->extents.find(at) == nullptr) return Error{ENOMEM};
-          chunk[n] = static_cast<unsigned char>(Residency::kEmpty);
-          continue;
-        }
-        // Locked, or a handler thread that the caller has just been served by may not have noted it.
-        const Guard guard(leaf->lock);
-        const Pte p = leaf->get(at.in_block());
-        Residency r = Residency::kEmpty;
-        switch (p.state()) {
-          case PteState::kHole:
-            return Error{ENOMEM};
-          case PteState::kEmpty:
-            break;
-          case PteState::kMapped:
-          case PteState::kClean:
-            r = Residency::kMapped;
-            break;
-          case PteState::kLazyFree:
-          case PteState::kLazyAway:
-            r = Residency::kLazyFree;
-            break;
-          case PteState::kStandby:
-            r = Residency::kStandby;
-            break;
-          case PteState::kLoading:
-            r = Residency::kBacked;
-            break;
-          case PteState::kSwapped:
-            r = context_.swap->is_backed(p.entry()) ? Residency::kBacked : Residency::kCompressed;
-            break;
-          case PteState::kPurged:
-            r = Residency::kPurged;
-            break;
-          case PteState::kCount:
-            break;
-        }
-        chunk[n] = static_cast<unsigned char>(r);
-      }
+      if (Status s = residency_in_block({first, n}, values); !s) return s;
     }
     {
       const SignalBlock signals;
       const MarksPass pass(context_.gate, volatile_.lock());
-      const Vpn first = run.first + done;
-      volatile_.for_each_volatile({first, PageCount(n)}, [&](PageRun part) {
+      volatile_.for_each_volatile({first, n}, [&](PageRun part) {
         for (Vpn at = part.first; at < part.end(); ++at)
-          chunk[(at - first).value()] |= kResidencyVolatile;
+          values[(at - first).value()] |= kResidencyVolatile;
       });
     }
-    std::copy_n(chunk, n, vec + done.value());
-    done += PageCount(n);
+    std::copy_n(values, n.value(), vec + done.value());
+    done += n;
   }
   return {};
 }

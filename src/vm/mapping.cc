@@ -52,10 +52,10 @@ Result<Vpn> Vm::map(PageCount pages, RegionFlags flags, mmu::Access access) {
   return at;
 }
 
-Result<Region*> Vm::new_region(PageCount pages, RegionFlags flags, RegionKind kind) {
+Result<Region*> Vm::new_region(PageCount pages, RegionFlags flags, RegionKind kind, Vpn hint) {
   const mmu::Backing backing =
       has(flags, RegionFlags::kHuge) ? mmu::Backing::kHugeWherePossible : mmu::Backing::kSmall;
-  auto reservation = context_.mmu->reserve(pages, backing);
+  auto reservation = context_.mmu->reserve(pages, backing, hint);
   if (!reservation) return reservation.error();
   Region* region = context_.table.add_region(*reservation, flags, kind);
   if (region == nullptr) {
@@ -93,33 +93,62 @@ Status Vm::carve_from_span(PageCount pages, RegionFlags flags, mmu::Access acces
 
 Status Vm::place(Region& region, PageRun run, mmu::Access access) {
   if (Status s = region.extents.prepare(); !s) return s;
+  if (Status s = prepare_to_void_promises(); !s) return s;
   if (Status s = context_.mmu->permit(region.reservation, run, access); !s) return s;
   region.extents.assign(run, access);
+  void_promises(run);
   clear_leaves(run, PteState::kEmpty);
   return {};
 }
 
+Result<Vpn> Vm::map_at(PageRun run, RegionFlags flags, mmu::Access access) {
+  if (run.count.is_zero()) return Error{EINVAL};
+  if (run.count > kLargestMapping) return Error{ENOMEM};
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  const Vpn block = run.first.block_start();
+  const PageRun blocks{block, run.end().aligned_up(PageCount(kPagesPerBlock)) - block};
+  Vpn first;
+  Region* region = context_.table.find_region_from(block, &first);
+  if (region != nullptr && first < blocks.end()) {
+    const bool is_inside = run.first >= first && run.end() <= region->range().end();
+    if (!is_inside || region->flags != flags || region->extents.gap_prefix(run) != run.count ||
+        region->foreign.gap_prefix(run) != run.count)
+      return Error{EEXIST};
+    if (Status s = place(*region, run, access); !s) return s.error();
+    return run.first;
+  }
+  // Each place of its own costs two of the kernel's mappings, of which a process has few.
+  constexpr std::uint32_t kMostRegionsByWish = 4096;
+  if (context_.table.region_count() >= kMostRegionsByWish) return Error{EEXIST};
+  auto made = new_region(blocks.count, flags, RegionKind::kOwn, blocks.first);
+  if (!made) return Error{EEXIST};
+  if (Status s = place(**made, run, access); !s) {
+    release_region(**made);
+    return s.error();
+  }
+  return run.first;
+}
+
 // Contents of the run's existing leaves go; their pages are `to` afterwards.
 void Vm::clear_leaves(PageRun run, PteState to) {
-  for (Vpn at = run.first; at < run.end();) {
-    const Vpn next = std::min(run.end(), at.block_start() + PageCount(kPagesPerBlock));
-    if (Leaf* leaf = context_.table.find_leaf(at); leaf != nullptr) {
-      LockedLeaf locked(context_, *leaf);
-      const unsigned begin = at.in_block();
-      const auto end = begin + static_cast<unsigned>((next - at).value());
-      locked.wait_until_quiet(begin, end);
-      // The kernel refuses only what it has mlocked, which we never ask for.
-      BUOY_CHECK(locked.forget(begin, end, to));
-      locked.split_folios(begin, end, Event::folio_split);
-      // Nobody has locked the new mapping, nor promised anything of it.
-      if (to == PteState::kEmpty)
-        for (unsigned i = begin; i < end; ++i)
-          locked.set(i, locked.get(i).state() == PteState::kHole
-                            ? Pte::of(PteState::kEmpty)
-                            : locked.get(i).without(Pte::kLocked).without(Pte::kIdle));
-    }
-    at = next;
-  }
+  context_.table.for_each_leaf_in(run, [this, to](Leaf& leaf, PageRun part) {
+    LockedLeaf locked(context_, leaf);
+    const unsigned begin = part.first.in_block();
+    const auto end = begin + static_cast<unsigned>(part.count.value());
+    locked.wait_until_quiet(begin, end);
+    // The kernel refuses only what it has mlocked, which we never ask for.
+    BUOY_CHECK(locked.forget(begin, end, to));
+    locked.split_folios(begin, end, Event::folio_split);
+    // Nobody has locked the new mapping, nor promised anything of it.
+    if (to == PteState::kEmpty)
+      for (unsigned i = begin; i < end; ++i)
+        locked.set(i, locked.get(i).state() == PteState::kHole
+                          ? Pte::of(PteState::kEmpty)
+                          : locked.get(i).without(Pte::kLocked).without(Pte::kIdle));
+    return true;
+  });
 }
 
 // ---- unmap ------------------------------------------------------------------------------------
@@ -129,19 +158,19 @@ Status Vm::unmap(PageRun run) {
   const MarksPass pass(context_.gate, volatile_.lock());
   const Guard guard(context_.table.region_lock());
   for (Vpn at = run.first; at < run.end();) {
-    Region* region = context_.table.find_region(at);
-    if (region == nullptr) {
-      at = at.block_start() + PageCount(kPagesPerBlock);
-      continue;
-    }
+    Vpn first;
+    Region* region = context_.table.find_region_from(at, &first);
+    if (region == nullptr || first >= run.end()) break;
     const PageRun part = intersection({at, run.end() - at}, region->range());
     if (Status s = region->extents.prepare(); !s) return s;
     if (Status s = volatile_.prepare(); !s) return s;
+    if (Status s = prepare_to_void_promises(); !s) return s;
     // First nobody can bring pages in any more, then what is there goes.
     region->extents.for_each_in(part, [&](PageRun mapped, mmu::Access) {
       (void)context_.mmu->permit(region->reservation, mapped, mmu::Access::kNone);
     });
     region->extents.erase(part);
+    void_promises(part);
     // A purge of them would be over; nobody can mark them again.
     volatile_.forget(part);
     clear_leaves(part, PteState::kHole);
@@ -154,15 +183,13 @@ Status Vm::unmap(PageRun run) {
 }
 
 void Vm::release_region(Region& region) {
-  const PageRun range = region.range();
-  for (Vpn at = range.first; at < range.end(); at += PageCount(kPagesPerBlock)) {
-    Leaf* leaf = context_.table.find_leaf(at);
-    if (leaf == nullptr) continue;
+  context_.table.for_each_leaf_in(region.range(), [this](Leaf& leaf, PageRun) BUOY_NO_TSA {
     // A reclaimer may hold it isolated for a moment.
-    while (!context_.lru.forget(*leaf)) sys::call(SYS_sched_yield);
-    LockedLeaf locked(context_, *leaf);
-    context_.table.recycle(*leaf);
-  }
+    while (!context_.lru.forget(leaf)) sys::call(SYS_sched_yield);
+    LockedLeaf locked(context_, leaf);
+    context_.table.recycle(leaf);
+    return true;
+  });
   const mmu::Reservation reservation = region.reservation;
   context_.table.remove_region(region);
   context_.mmu->release(reservation);
@@ -190,16 +217,16 @@ Status Vm::carve_out(PageRun run) {
   const MarksPass pass(context_.gate, volatile_.lock());
   const Guard guard(context_.table.region_lock());
   for (Vpn at = run.first; at < run.end();) {
-    Region* region = context_.table.find_region(at);
-    if (region == nullptr) {
-      at = at.block_start() + PageCount(kPagesPerBlock);
-      continue;
-    }
+    Vpn first;
+    Region* region = context_.table.find_region_from(at, &first);
+    if (region == nullptr || first >= run.end()) break;
     const PageRun part = intersection({at, run.end() - at}, region->range());
     if (Status s = region->extents.prepare(); !s) return s;
     if (Status s = region->foreign.prepare(); !s) return s;
     if (Status s = volatile_.prepare(); !s) return s;
+    if (Status s = prepare_to_void_promises(); !s) return s;
     region->extents.erase(part);
+    void_promises(part);
     volatile_.forget(part);
     clear_leaves(part, PteState::kHole);
     region->foreign.assign(part, true);
@@ -220,8 +247,7 @@ Status Vm::protect(PageRun run, mmu::Access access) {
     const PageRun mapped{part.first, region->extents.covered_prefix(part)};
     if (!mapped.count.is_zero()) {
       if (Status s = region->extents.prepare(); !s) return s;
-      if (Status s = context_.mmu->permit(region->reservation, mapped, access); !s) return s;
-      region->extents.assign(mapped, access);
+      if (Status s = permit(*region, mapped, access); !s) return s;
     }
     if (mapped.count != part.count) return Error{ENOMEM};
     at = part.end();
@@ -230,19 +256,40 @@ Status Vm::protect(PageRun run, mmu::Access access) {
 }
 
 bool Vm::manages(Vpn v) const {
-  Region* region = context_.table.find_region(v);
+  const Region* region = context_.table.find_region(v);
   if (region == nullptr) return false;
-  if (!region->has_foreign.load(std::memory_order_acquire)) return true;
-  const SignalBlock signals;
-  const GatePass pass(context_.gate);
-  const Guard guard(context_.table.region_lock());
-  return region->foreign.find(v) == nullptr;
+  return !region->has_foreign.load(std::memory_order_acquire) ||
+         region->foreign.covered_prefix_unlocked({v, PageCount(1)}).is_zero();
+}
+
+Vm::Stretch Vm::first_stretch(PageRun run) const {
+  for (;;) {
+    Vpn first;
+    const Region* region = context_.table.find_region_from(run.first, &first);
+    if (region == nullptr || first >= run.end()) return {run.count, Owner::kElsewhere};
+    if (first > run.first) return {first - run.first, Owner::kElsewhere};
+    PageRun part = intersection(run, region->range());
+    if (part.first != run.first || part.count.is_zero()) continue;  // it has just gone
+    if (region->has_foreign.load(std::memory_order_acquire)) {
+      const PageCount foreign = region->foreign.covered_prefix_unlocked(part);
+      if (!foreign.is_zero()) return {foreign, Owner::kElsewhere};
+      part.count = std::max(region->foreign.gap_prefix_unlocked(part), PageCount(1));
+    }
+    const PageCount mapped = region->extents.covered_prefix_unlocked(part);
+    if (!mapped.is_zero()) return {mapped, Owner::kProgram};
+    const PageCount free = region->extents.gap_prefix_unlocked(part);
+    if (!free.is_zero()) return {free, Owner::kNobody};
+  }
 }
 
 PageCount Vm::mapped_prefix(PageRun run) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   const Guard guard(context_.table.region_lock());
+  return mapped_prefix_locked(run);
+}
+
+PageCount Vm::mapped_prefix_locked(PageRun run) const {
   Vpn at = run.first;
   while (at < run.end()) {
     const Region* region = context_.table.find_region(at);
@@ -368,12 +415,14 @@ bool Vm::has_mappings() {
   return false;
 }
 
-// Behind the pages, their marks. Without memory to cut marks at the ends they stay behind, and the
+// Behind the pages, their marks and promises. Without memory to cut marks at the ends they stay behind, and the
 // purged pages under them with what was in them: nothing.
 void Vm::move_marks(PageRun from, Vpn to) {
   const SignalBlock signals;
   const MarksPass pass(context_.gate, volatile_.lock());
   if (volatile_.prepare().ok()) volatile_.relocate(from, to);
+  const Guard guard(context_.table.region_lock());
+  move_promises(from, to);
 }
 
 // Contents of `from` move to `to` (fresh, empty); all or nothing.

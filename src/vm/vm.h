@@ -56,6 +56,9 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // ---- Mappings (mapping.cc) ------------------------------------------------------------------
   // Zeros, at an address of our choice. ENOMEM.
   Result<Vpn> map(PageCount pages, RegionFlags flags, mmu::Access access);
+  // The same at a given place, if it is free: inside a region of these flags, or where a region can
+  // be made. EEXIST: it is not.
+  Result<Vpn> map_at(PageRun run, RegionFlags flags, mmu::Access access);
   // Drops the range; holes in it are no error.
   Status unmap(PageRun run);
   // The range holds zeros with this access afterwards, whatever was there (MAP_FIXED). It must
@@ -74,13 +77,24 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   [[nodiscard]] ByteSize metadata_bytes() const {
     return scratch_.touched_bytes() + volatile_.touched_bytes();
   }
-  // Is the page inside a region (and not carved out of it)? Async-signal-safe unless pages were
-  // ever carved out of that region.
+  // Is the page inside a region (and not carved out of it)? Lock-free, async-signal-safe.
   [[nodiscard]] bool manages(Vpn v) const;
   // Is the page inside a region, carved out of it or not? Async-signal-safe, lock-free; two loads
   // where the page's block was ever touched.
   [[nodiscard]] bool holds(Vpn v) const {
     return context_.table.find_leaf(v) != nullptr || context_.table.find_region(v) != nullptr;
+  }
+  // Whose pages are: the program's mapped memory, nobody's (free inside a region), or not ours.
+  enum class Owner : std::uint8_t { kProgram, kNobody, kElsewhere };
+  struct Stretch {
+    PageCount count;
+    Owner owner = Owner::kElsewhere;
+  };
+  // The pages from run.first on that have one owner; of a run that is not empty, one page at least.
+  // It ends where a region does. Lock-free, async-signal-safe.
+  [[nodiscard]] Stretch first_stretch(PageRun run) const;
+  [[nodiscard]] bool is_unmapped(Vpn v) const override {
+    return first_stretch({v, PageCount(1)}).owner == Owner::kNobody || is_guard(v);
   }
   // Pages from run.first on that are mapped without a hole, at most run.count.
   [[nodiscard]] PageCount mapped_prefix(PageRun run);
@@ -89,7 +103,9 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
 
   // ---- Advice (advice.cc): ENOMEM where the range has a hole (the rest is done). discard,
   // free_lazily, cold and page_out end at the first locked page, with EINVAL. -------------------
-  Status discard(PageRun run);  // DONTNEED: zeros from now on
+  enum class LockedPages : std::uint8_t { kEndIt, kToo };
+  // DONTNEED: zeros from now on.
+  Status discard(PageRun run, LockedPages locked_pages = LockedPages::kEndIt);
   // Until when contents may vanish: the next store, which is trapped, or reuse(), before which the
   // caller stores no more, so that nothing need be trapped.
   enum class Until : std::uint8_t { kStore, kReuse };
@@ -103,6 +119,21 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // wait until something can; EIO: a page is lost or purged. Those before it are done. EINVAL, and
   // nothing is done: a page is protected from such a touch.
   Status populate(PageRun run, PinFor purpose);
+
+  // ---- Promises of ranges (promises.cc). The run is mapped. ENOMEM. -----------------------------
+  // What a fork child finds there in place of the contents.
+  enum class InChild : std::uint8_t { kContents = 0, kNothing = 1, kZeros = 2 };
+  // DONTFORK, WIPEONFORK: adds to what was promised before; both together mean nothing is there.
+  Status promise(PageRun run, InChild what);
+  // DOFORK, KEEPONFORK.
+  Status withdraw(PageRun run, InChild what);
+  // GUARD_INSTALL: contents go, touches get SIGSEGV. EINVAL: some of it is locked.
+  Status install_guards(PageRun run);
+  // GUARD_REMOVE: zeros, with the access that the pages would have. Where no guard is: nothing.
+  Status remove_guards(PageRun run);
+  [[nodiscard]] bool is_guard(Vpn v) const {
+    return !guards_.covered_prefix_unlocked({v, PageCount(1)}).is_zero();
+  }
 
   // ---- Holding (hold.cc) ----------------------------------------------------------------------
   // All or nothing. EAGAIN: the budget cannot hold it, or a page has too many pins; ENOMEM: hole.
@@ -173,14 +204,30 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // that is mapped, while it returns true; returns whether all of it was.
   template <typename Body>
   bool for_each_mapped_leaf(PageRun run, Body body);
+  [[nodiscard]] Residency residency_of(Pte p) const;
+  // Residency of a run inside one block. ENOMEM: a hole in it.
+  Status residency_in_block(PageRun part, unsigned char* values);
   void free_lazily(LockedLeaf& locked, unsigned begin, unsigned end, Until until);
   Status carve_from_span(PageCount pages, RegionFlags flags, mmu::Access access, Vpn* at)
       BUOY_REQUIRES(context_.table.region_lock());
-  Result<Region*> new_region(PageCount pages, RegionFlags flags, RegionKind kind)
+  Result<Region*> new_region(PageCount pages, RegionFlags flags, RegionKind kind, Vpn hint = Vpn())
       BUOY_REQUIRES(context_.table.region_lock());
   Status place(Region& region, PageRun run, mmu::Access access)
       BUOY_REQUIRES(context_.table.region_lock());
   void clear_leaves(PageRun run, PteState to) BUOY_REQUIRES(context_.table.region_lock());
+  [[nodiscard]] PageCount mapped_prefix_locked(PageRun run) const
+      BUOY_REQUIRES(context_.table.region_lock());
+  // What was promised of the run is void: it is mapped anew, or no longer. First make sure.
+  [[nodiscard]] Status prepare_to_void_promises() BUOY_REQUIRES(context_.table.region_lock());
+  void void_promises(PageRun run) BUOY_REQUIRES(context_.table.region_lock());
+  void move_promises(PageRun from, Vpn to) BUOY_REQUIRES(context_.table.region_lock());
+  [[nodiscard]] Status keep_promises_in_child();
+  // Calls body(Region&, PageRun, Access) -> Status for each part of the run that has one access; its
+  // region's extents are prepared for a change. ENOMEM at a hole.
+  template <typename Body>
+  Status for_each_mapped_part(PageRun run, Body body) BUOY_REQUIRES(context_.table.region_lock());
+  Status permit(Region& region, PageRun mapped, mmu::Access access)
+      BUOY_REQUIRES(context_.table.region_lock());
   void release_region(Region& region) BUOY_REQUIRES(context_.table.region_lock());
   Status move_pages(PageRun from, Vpn to);
   Status move_page(Vpn from, Vpn to);
@@ -204,6 +251,9 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   VolatileMap volatile_{*this};
   OnExhausted on_exhausted_;
   ScratchPool scratch_;
+  // Promises; empty in nearly every program. Changes are guarded by the region lock.
+  ExtentMap<InChild> in_child_;
+  ExtentMap<mmu::Access> guards_;  // by the access that the program has asked for
 };
 
 }  // namespace buoy
