@@ -10,6 +10,8 @@ same_as_native 24M  "$file" "$PROGRAMS/stamp_pages" 48 2 30000
 same_as_native 256M ""      "$PROGRAMS/mmap_zoo" 48
 same_as_native 32M  "$file" "$PROGRAMS/mmap_zoo" 48
 same_as_native 24M  "$file" "$PROGRAMS/closed_zoo" 72
+same_as_native 64M  ""      "$PROGRAMS/address_space"
+same_as_native 32M  "$file" "$PROGRAMS/address_space" 2000
 same_as_native 256M ""      "$PROGRAMS/malloc_zoo" 48
 same_as_native 32M  "$file" "$PROGRAMS/malloc_zoo" 40
 for conf in dirty_decay_ms:0 dirty_decay_ms:2,retain:true; do

@@ -124,6 +124,16 @@ Status Pool::carve_out(void* address, ByteSize length) {
   return vm_.carve_out(pages_of(address, length));
 }
 
+Status Pool::take_over(void* address, ByteSize length) {
+  return vm_.take_over(pages_of(address, length));
+}
+
+Result<void*> Pool::remap_leaving(void* address, ByteSize length, void* target) {
+  auto at = vm_.remap_leaving(pages_of(address, length), Vpn::containing(target));
+  if (!at) return at.error();
+  return static_cast<void*>(at->pointer());
+}
+
 Result<void*> Pool::remap(void* address, ByteSize old_length, ByteSize new_length, bool may_move,
                           void* fixed_target) {
   const PageRun run = pages_of(address, old_length);

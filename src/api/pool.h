@@ -63,6 +63,9 @@ class Pool {
   Status unmap(void* address, ByteSize length);
   Status map_over(void* address, ByteSize length, mmu::Access access);
   Status carve_out(void* address, ByteSize length);
+  // See Vm::take_over() and Vm::remap_leaving(); a null target: anywhere.
+  Status take_over(void* address, ByteSize length);
+  Result<void*> remap_leaving(void* address, ByteSize length, void* target);
   Result<void*> remap(void* address, ByteSize old_length, ByteSize new_length, bool may_move,
                       void* fixed_target);
   Status protect(void* address, ByteSize length, mmu::Access access);

@@ -15,6 +15,7 @@
 // lock, allocates managed memory or throws; every call may be made inside a fault.
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -116,6 +117,14 @@ class Mmu {
   virtual Result<Reservation> reserve(PageCount pages, Backing backing, Vpn hint = Vpn()) = 0;
   // Gives both ranges back to the system, whatever is in them.
   virtual void release(const Reservation& r) = 0;
+  // The addresses of the run are somebody else's mapping from now on (a file's, by MAP_FIXED): fork
+  // and release leave them alone. Nothing of the run is populated. ENOMEM: nothing has changed.
+  // This and the next two do not run at the same time as each other, as fork or as release.
+  virtual Status let_go(const Reservation&, PageRun) { return {}; }
+  // A run that was let go is the reservation's again, with access kNone: what is mapped there goes.
+  virtual Status take_back(const Reservation&, PageRun) { return {}; }
+  // A reservation of the blocks around `part`, all but that part let go. What is mapped there goes.
+  virtual Result<Reservation> reserve_around(PageRun) { return Error{ENOMEM}; }
   // Sets what the program may do with a run, at both ranges; contents stay. What it may not do is sure
   // at the address only: the shadow is ours, and may be open further. 0 or errno.
   virtual Status permit(const Reservation& r, PageRun run, Access access) = 0;

@@ -143,37 +143,56 @@ Result<Reservation> UffdMmu::reserve(PageCount pages, Backing backing, Vpn hint)
   const std::size_t bytes = blocks * kBlockSize;
   auto base = hint == Vpn() ? sys::reserve(bytes, kBlockSize, PROT_NONE) : reserve_at(hint, bytes);
   if (!base) return base.error();
-  auto shadow = sys::reserve(bytes, kBlockSize, PROT_NONE);
-  if (!shadow) {
-    sys::unmap(*base, bytes);
-    return shadow.error();
-  }
   Reservation r;
   r.base = Vpn::containing(*base);
-  r.shadow = Vpn::containing(*shadow);
   r.pages = PageCount(blocks * kPagesPerBlock);
   r.backing = backing;
+  advise_addresses({r.base, r.pages}, backing);
+  auto made = complete(r);
+  if (!made) sys::unmap(*base, bytes);
+  return made;
+}
 
+void UffdMmu::advise_addresses(PageRun run, Backing backing) {
   // No huge pages by themselves: one store into an empty shadow would populate 512 pages. stage()
   // asks for them where it wants them. Kernels without huge pages refuse, and mean the same.
   const bool is_huge = backing == Backing::kHugeWherePossible;
-  (void)sys::advise(*base, bytes, is_huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-  (void)sys::advise(*shadow, bytes, MADV_NOHUGEPAGE);
+  (void)sys::advise(run.first.pointer(), run.count.bytes(),
+                    is_huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
   // A child that was not forked through before_fork() finds nothing here, rather than zeros.
-  (void)sys::advise(*base, bytes, MADV_DONTFORK);
-  (void)sys::advise(*shadow, bytes, MADV_DONTFORK);
+  (void)sys::advise(run.first.pointer(), run.count.bytes(), MADV_DONTFORK);
+}
+
+Result<Reservation> UffdMmu::complete(Reservation r) {
+  auto shadow = sys::reserve(r.pages.bytes(), kBlockSize, PROT_NONE);
+  if (!shadow) return shadow.error();
+  r.shadow = Vpn::containing(*shadow);
+  advise_addresses({r.shadow, r.pages}, Backing::kSmall);
   Status status = enroll(r);
   if (status.ok()) status = table_.add(r);
   if (status.ok()) return r;
-  sys::unmap(*base, bytes);
-  sys::unmap(*shadow, bytes);
+  sys::unmap(*shadow, r.pages.bytes());
   return status.error();
 }
 
+template <typename F>
+void UffdMmu::for_each_kept(const Reservation& r, F&& f) const {
+  for (Vpn at = r.base; at < r.base + r.pages;) {
+    const PageRun rest{at, r.base + r.pages - at};
+    const PageCount kept = gone_.gap_prefix(rest);
+    if (!kept.is_zero()) f(PageRun{at, kept});
+    at += kept.is_zero() ? gone_.covered_prefix(rest) : kept;
+  }
+}
+
 Status UffdMmu::enroll(const Reservation& r) const {
-  const Status address =
-      uffd_.enroll(r.base.address(), r.pages.bytes(), Uffd::Trap::kMissingAndProtected);
-  if (!address) return address;
+  Status status;
+  for_each_kept(r, [&](PageRun kept) {
+    if (status.ok())
+      status =
+          uffd_.enroll(kept.first.address(), kept.count.bytes(), Uffd::Trap::kMissingAndProtected);
+  });
+  if (!status) return status;
   return uffd_.enroll(r.shadow.address(), r.pages.bytes(), Uffd::Trap::kProtectedOnly);
 }
 
@@ -182,8 +201,9 @@ void UffdMmu::release(const Reservation& r) {
   // To store to: forgotten. Without memory for it, a later reservation there says itself what it is.
   (void)note_access({r.base, r.pages}, Access::kReadWrite);
   remap_gate_.open();
-  sys::unmap(r.base.pointer(), r.pages.bytes());
+  for_each_kept(r, [](PageRun kept) { sys::unmap(kept.first.pointer(), kept.count.bytes()); });
   sys::unmap(r.shadow.pointer(), r.pages.bytes());
+  gone_.erase({r.base, r.pages});
   table_.remove(r);
 }
 
@@ -201,6 +221,50 @@ int UffdMmu::protection_of(Access access) {
       return PROT_READ | PROT_WRITE | PROT_EXEC;
   }
   return PROT_NONE;
+}
+
+// ---- Ranges that are partly somebody else's ----------------------------------------------------
+
+Status UffdMmu::let_go(const Reservation&, PageRun run) {
+  if (Status s = gone_.prepare(); !s) return s;
+  gone_.assign(run, true);
+  return {};
+}
+
+Status UffdMmu::take_back(const Reservation& r, PageRun run) {
+  if (Status s = gone_.prepare(); !s) return s;
+  if (Status s = replace(run, r.backing); !s) return s;
+  const Status enrolled =
+      uffd_.enroll(run.first.address(), run.count.bytes(), Uffd::Trap::kMissingAndProtected);
+  if (!enrolled) return enrolled;
+  gone_.erase(run);
+  return {};
+}
+
+Result<Reservation> UffdMmu::reserve_around(PageRun part) {
+  Reservation r;
+  r.base = part.first.block_start();
+  r.pages = part.end().aligned_up(kBlockPages) - r.base;
+  const PageRun before{r.base, part.first - r.base};
+  const PageRun behind{part.end(), r.base + r.pages - part.end()};
+  if (Status s = gone_.prepare(2); !s) return s.error();
+  if (Status s = replace(part, r.backing); !s) return s.error();
+  if (!before.count.is_zero()) gone_.assign(before, true);
+  if (!behind.count.is_zero()) gone_.assign(behind, true);
+  auto made = complete(r);
+  if (made) return made;
+  gone_.erase({r.base, r.pages});
+  sys::unmap(part.first.pointer(), part.count.bytes());
+  return made;
+}
+
+Status UffdMmu::replace(PageRun run, Backing backing) {
+  const long at =
+      sys::call(SYS_mmap, sys::ptr(run.first.pointer()), static_cast<long>(run.count.bytes()),
+                PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  if (at < 0) return Error{static_cast<int>(-at)};
+  advise_addresses(run, backing);
+  return {};
 }
 
 Status UffdMmu::permit(const Reservation& r, PageRun run, Access access) {
@@ -311,9 +375,12 @@ PageCount UffdMmu::populated_pages() const {
 void UffdMmu::set_inheritance(int advice) {
   table_.for_each([&](const Reservation& r) {
     // ENOMEM: the program has unmapped a part behind our back; the rest is done.
-    const int base = sys::advise(r.base.pointer(), r.pages.bytes(), advice);
+    for_each_kept(r, [advice](PageRun kept) {
+      const int base = sys::advise(kept.first.pointer(), kept.count.bytes(), advice);
+      BUOY_CHECK(base == 0 || base == -ENOMEM);
+    });
     const int shadow = sys::advise(r.shadow.pointer(), r.pages.bytes(), advice);
-    BUOY_CHECK((base == 0 || base == -ENOMEM) && (shadow == 0 || shadow == -ENOMEM));
+    BUOY_CHECK(shadow == 0 || shadow == -ENOMEM);
   });
 }
 

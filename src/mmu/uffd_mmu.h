@@ -57,6 +57,9 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
 
   Result<Reservation> reserve(PageCount pages, Backing backing, Vpn hint = Vpn()) override;
   void release(const Reservation& r) override;
+  Status let_go(const Reservation& r, PageRun run) override;
+  Status take_back(const Reservation& r, PageRun run) override;
+  Result<Reservation> reserve_around(PageRun part) override;
   Status permit(const Reservation& r, PageRun run, Access access) override;
   Progress install(const Reservation& r, PageRun run, const std::byte* bytes,
                    Stores stores) override;
@@ -99,6 +102,15 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   void close_all();
   [[nodiscard]] Status enroll(const Reservation& r) const;
   [[nodiscard]] Status change_access(const Reservation& r, PageRun run, Access access);
+  // Advice that our ranges bear from the start.
+  static void advise_addresses(PageRun run, Backing backing);
+  // Ours in place of whatever is mapped there, access kNone.
+  [[nodiscard]] static Status replace(PageRun run, Backing backing);
+  // Finds a place for the shadow and enters what has addresses already.
+  Result<Reservation> complete(Reservation r);
+  // Calls f(PageRun) for each part of the addresses that was not let go.
+  template <typename F>
+  void for_each_kept(const Reservation& r, F&& f) const;
   [[nodiscard]] Status open_shadow(const Reservation& r, PageRun run, Access access);
   void calibrate();
   void set_inheritance(int advice);
@@ -148,6 +160,8 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   Uffd uffd_;
   Residency residency_;
   ReservationTable table_;
+  // Addresses of reservations that were let go. Changed by one caller at a time, which see mmu.h.
+  ExtentMap<bool> gone_;
   ThreadDelivery threads_;
   RemapGate remap_gate_;
   Reservation scratch_;  // one block: its first pages end the handlers; calibration; take_closed()

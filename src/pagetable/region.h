@@ -8,9 +8,9 @@
 #include <atomic>
 #include <cstdint>
 
+#include "base/extent_map.h"
 #include "base/units.h"
 #include "mmu/mmu.h"
-#include "base/extent_map.h"
 
 namespace buoy {
 
@@ -42,8 +42,8 @@ class Region {
   ExtentMap<mmu::Access> extents;
   // Where the search for room starts. Guarded by the region lock.
   Vpn room_hint;
-  // The part of the reservation that a foreign mapping took over (MAP_FIXED of a file): it is
-  // never used again, and release must leave it alone. Guarded by the region lock.
+  // The part of the reservation that is somebody else's (MAP_FIXED of a file over it): the Mmu has let
+  // it go. Guarded by the region lock.
   ExtentMap<bool> foreign;
   // Whether `foreign` has anything: may be asked without the lock.
   std::atomic<bool> has_foreign{false};

@@ -246,7 +246,8 @@ long remap(void* old_address, std::size_t old_length, std::size_t new_length, in
   // A mapping never spans two owners.
   const Stretch first = first_stretch(*pool, *from);
   if (first.owner != Owner::kPool || first.range.end != from->end) return -EFAULT;
-  if ((flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED)) != 0) return -EINVAL;  // MREMAP_DONTUNMAP too
+  constexpr int kDontUnmap = 4;  // MREMAP_DONTUNMAP
+  if ((flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | kDontUnmap)) != 0) return -EINVAL;
   if (is_fixed && (flags & MREMAP_MAYMOVE) == 0) return -EINVAL;
   const std::size_t old_bytes = PageCount::covering(old_length).bytes();
   const std::size_t new_bytes = PageCount::covering(new_length).bytes();
@@ -254,6 +255,17 @@ long remap(void* old_address, std::size_t old_length, std::size_t new_length, in
   if (is_fixed) {
     const Result<Range> to = range_of(new_address, new_bytes);
     if (!to || (to->begin < from->end && from->begin < to->end)) return -EINVAL;
+  }
+  // Where it is to go it must be ours, as far as a region of ours can lie there.
+  if (is_fixed) {
+    const Range to = *range_of(new_address, new_bytes);
+    if (!is_inside_managed(*pool, to))
+      if (const Status s = pool->take_over(to.pointer(), to.bytes()); !s) return kernel_result(s);
+  }
+  if ((flags & kDontUnmap) != 0) {
+    if ((flags & MREMAP_MAYMOVE) == 0 || old_bytes != new_bytes) return -EINVAL;
+    return address_or_error(
+        pool->remap_leaving(old_address, old_bytes, is_fixed ? new_address : nullptr));
   }
   return address_or_error(pool->remap(old_address, old_bytes, new_bytes,
                                       (flags & MREMAP_MAYMOVE) != 0,

@@ -9,6 +9,7 @@
 
 #include "base/signals.h"
 #include "base/sys.h"
+#include "base/units.h"
 #include "preload/address_space.h"
 #include "preload/exec_environment.h"
 #include "preload/forked_clone.h"
@@ -32,6 +33,18 @@ T* pointer(long word) {
 
 std::size_t size(long word) { return static_cast<std::size_t>(word); }
 int integer(long word) { return static_cast<int>(word); }
+
+// May we read there? (Else it is the kernel that says EFAULT.) Kernels that do not know the question
+// do not say no to it.
+bool is_readable(long address, std::size_t bytes) {
+  constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ
+  constexpr std::size_t kMost = 4096;
+  if (bytes == 0 || bytes > kMost) return false;  // no clone3 takes so much: E2BIG
+  const long first = address & ~static_cast<long>(buoy::kPageSize - 1);
+  const long end = address + static_cast<long>(bytes);
+  if (buoy::sys::call(SYS_madvise, first, end - first, kPopulateRead) == 0) return true;
+  return buoy::sys::call(SYS_madvise, 0, 0, kPopulateRead) != 0;
+}
 
 // The kernel's result, from us or from the kernel.
 long route(long number, const long* a) {
@@ -89,6 +102,7 @@ long route(long number, const long* a) {
     case SYS_clone:
     case SYS_clone3:
       if (buoy::preload::pool_if_started() != nullptr &&
+          (number != SYS_clone3 || is_readable(a[0], size(a[1]))) &&
           buoy::preload::copies_address_space(number, a)) {
         const buoy::SignalBlock block;  // the child leaves it, too
         return buoy::preload::forked_clone({number, {a[0], a[1], a[2], a[3], a[4]}});

@@ -175,9 +175,7 @@ Status Vm::unmap(PageRun run) {
     volatile_.forget(part);
     clear_leaves(part, PteState::kHole);
     at = part.end();
-    if (region->kind == RegionKind::kOwn && region->extents.size() == 0 &&
-        region->foreign.size() == 0)
-      release_region(*region);
+    if (region->kind == RegionKind::kOwn && region->extents.size() == 0) release_region(*region);
   }
   return {};
 }
@@ -225,6 +223,7 @@ Status Vm::carve_out(PageRun run) {
     if (Status s = region->foreign.prepare(); !s) return s;
     if (Status s = volatile_.prepare(); !s) return s;
     if (Status s = prepare_to_void_promises(); !s) return s;
+    if (Status s = context_.mmu->let_go(region->reservation, part); !s) return s;
     region->extents.erase(part);
     void_promises(part);
     volatile_.forget(part);
@@ -233,6 +232,46 @@ Status Vm::carve_out(PageRun run) {
     region->has_foreign.store(true, std::memory_order_release);
     at = part.end();
   }
+  return {};
+}
+
+Status Vm::take_over(PageRun run) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  const Vpn block = run.first.block_start();
+  const PageRun blocks{block, run.end().aligned_up(PageCount(kPagesPerBlock)) - block};
+  Vpn first;
+  Region* region = context_.table.find_region_from(block, &first);
+  if (region != nullptr && first < blocks.end()) {
+    if (run.first < first || run.end() > region->range().end()) return Error{ENOMEM};
+    for (Vpn at = run.first; at < run.end();) {
+      const PageRun rest{at, run.end() - at};
+      const PageRun theirs{at, region->foreign.covered_prefix(rest)};
+      if (theirs.count.is_zero()) {
+        at += region->foreign.gap_prefix(rest);
+        continue;
+      }
+      if (Status s = region->foreign.prepare(); !s) return s;
+      if (Status s = context_.mmu->take_back(region->reservation, theirs); !s) return s;
+      region->foreign.erase(theirs);
+      at = theirs.end();
+    }
+    return {};
+  }
+  auto reservation = context_.mmu->reserve_around(run);
+  if (!reservation) return reservation.error();
+  region = context_.table.add_region(*reservation, RegionFlags::kNone, RegionKind::kOwn);
+  if (region == nullptr || !region->foreign.prepare(2).ok()) {
+    if (region != nullptr) context_.table.remove_region(*region);
+    context_.mmu->release(*reservation);
+    return Error{ENOMEM};
+  }
+  const PageRun before{block, run.first - block};
+  const PageRun behind{run.end(), blocks.end() - run.end()};
+  if (!before.count.is_zero()) region->foreign.assign(before, true);
+  if (!behind.count.is_zero()) region->foreign.assign(behind, true);
+  region->has_foreign.store(true, std::memory_order_release);
   return {};
 }
 
@@ -403,6 +442,36 @@ Result<Vpn> Vm::remap_onto(PageRun run, Vpn target, PageCount pages) {
   if (Status s = move_pages(kept, target); !s) return s.error();
   move_marks(kept, target);
   (void)unmap(run);
+  return target;
+}
+
+Result<Vpn> Vm::remap_leaving(PageRun run, Vpn target) {
+  const bool is_fixed = target != Vpn();
+  if (is_fixed && !intersection(run, {target, run.count}).count.is_zero()) return Error{EINVAL};
+  RegionFlags flags{};
+  mmu::Access access{};
+  {
+    const SignalBlock signals;
+    const GatePass pass(context_.gate);
+    const Guard guard(context_.table.region_lock());
+    const Region* region = context_.table.find_region(run.first);
+    const auto* extent = region == nullptr ? nullptr : region->extents.find(run.first);
+    if (extent == nullptr || extent->end < run.end()) return Error{EFAULT};
+    flags = region->flags;
+    access = extent->value;
+  }
+  if (is_fixed) {
+    if (Status s = map_over({target, run.count}, access, flags); !s) return s.error();
+  } else {
+    const Result<Vpn> fresh = map(run.count, flags, access);
+    if (!fresh) return fresh;
+    target = *fresh;
+  }
+  if (Status s = move_pages(run, target); !s) {
+    (void)unmap({target, run.count});
+    return s.error();
+  }
+  move_marks(run, target);
   return target;
 }
 

@@ -64,7 +64,7 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // The range holds zeros with this access afterwards, whatever was there (MAP_FIXED). It must
   // lie inside one region. ENOMEM; EINVAL: that region is droppable, and `flags` are not.
   Status map_over(PageRun run, mmu::Access access, RegionFlags flags = RegionFlags::kNone);
-  // The range is somebody else's from now on: contents dropped, never managed again.
+  // The range is somebody else's from now on: contents dropped, not managed until take_over().
   Status carve_out(PageRun run);
   Status protect(PageRun run, mmu::Access access);
   // New size for [run), moving if allowed and needed; contents stay. EFAULT if the range is not
@@ -73,6 +73,12 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // The same to a given place inside one region, dropping what was there. EINVAL: they overlap, or
   // what is there might be dropped, and what is here may not.
   Result<Vpn> remap_onto(PageRun run, Vpn target, PageCount pages);
+  // Moves contents to new pages (`target`, inside one region, or Vpn(): anywhere) and leaves the old
+  // ones mapped and empty. EFAULT, EINVAL, ENOMEM as above.
+  Result<Vpn> remap_leaving(PageRun run, Vpn target);
+  // The range is ours, and free, afterwards, whatever was mapped there. ENOMEM: also where it would
+  // lie partly in a region and partly outside.
+  Status take_over(PageRun run);
   [[nodiscard]] bool has_mappings();
   [[nodiscard]] ByteSize metadata_bytes() const {
     return scratch_.touched_bytes() + volatile_.touched_bytes();
