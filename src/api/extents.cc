@@ -1,5 +1,7 @@
 #include "api/extents.h"
 
+#include "base/sys.h"
+
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -22,7 +24,7 @@ Result<Extents*> Extents::create(Pool& pool, ByteSize chunk, MapFlags flags,
   {
     const SignalBlock signals;
     const Guard guard((*made)->lock_);
-    s = (*made)->free_.create(most_free_runs);
+    s = (*made)->free_.create(sys::most_needed(most_free_runs, 2 * kPageSize, 1024));
   }
   if (!s) {
     frames::displace(*made);

@@ -67,9 +67,16 @@ Status Pool::open() {
   auto real = mmu::UffdMmu::create(mmu_options);
   if (!real) return real.error();
   context_.mmu = mmu_ = *real;
+  // Where address space is scarce: no more than compressed pages may come to, rather than what a
+  // budget may be raised to.
+  const std::uint64_t room = sys::most_address_space();
+  const bool is_scarce = room != UINT64_MAX;
+  const ByteSize span = std::max<ByteSize>(
+      {std::min<ByteSize>(options_.budget, room / 8), options_.contiguous_reserve, kBlockSize});
   auto arena = frames::Arena::create(
       context_.budget, context_.counters,
-      frames::ArenaOptions{options_.budget, options_.contiguous_reserve, frames::Span::kGenerous});
+      frames::ArenaOptions{is_scarce ? span : options_.budget, options_.contiguous_reserve,
+                           is_scarce ? frames::Span::kFixed : frames::Span::kGenerous});
   if (!arena) return arena.error();
   context_.arena = arena_ = *arena;
   swap::SwapOptions swap_options;

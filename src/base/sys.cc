@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include <cerrno>
@@ -34,6 +35,28 @@ void unmap(void* p, std::size_t bytes) {
   const long rc = call(SYS_munmap, ptr(p), static_cast<long>(bytes));
   BUOY_DCHECK(rc == 0);
   (void)rc;
+}
+
+std::uint64_t most_address_space() {
+  // A soft limit may be raised; by how much nobody knows.
+  constexpr std::uint64_t kRoomForMore = 4;
+  std::uint64_t most = UINT64_MAX;
+  for (const int resource : {RLIMIT_AS, RLIMIT_DATA}) {
+    rlimit limit{RLIM_INFINITY, RLIM_INFINITY};
+    call(SYS_prlimit64, 0, resource, 0, ptr(&limit));
+    if (limit.rlim_cur == RLIM_INFINITY) continue;
+    const std::uint64_t raised =
+        limit.rlim_cur > UINT64_MAX / kRoomForMore ? UINT64_MAX : limit.rlim_cur * kRoomForMore;
+    const std::uint64_t here = raised < limit.rlim_max ? raised : limit.rlim_max;
+    if (here < most) most = here;
+  }
+  return most;
+}
+
+std::uint32_t most_needed(std::uint32_t most, std::uint64_t each, std::uint32_t least) {
+  const std::uint64_t needed = most_address_space() / each;
+  if (needed >= most) return most;
+  return needed < least ? least : static_cast<std::uint32_t>(needed);
 }
 
 int advise(void* p, std::size_t bytes, int advice) {

@@ -38,6 +38,14 @@ inline long ptr(const void* p) { return reinterpret_cast<long>(p); }
 // power of two, at least a page. The result is page-aligned and reads as zeros.
 [[nodiscard]] Result<std::byte*> reserve(std::size_t bytes, std::size_t alignment, int prot);
 void unmap(void* p, std::size_t bytes);
+// The most address space that this process may come to have, as its resource limits (RLIMIT_AS,
+// RLIMIT_DATA) say, with room for a soft limit to be raised; UINT64_MAX without a limit.
+[[nodiscard]] std::uint64_t most_address_space();
+// How many objects to reserve room for: `most`, or, where the address space is limited, one for every
+// `each` bytes of it, if that is less, but `least` at any rate. Reserving counts against the limits
+// whether it is ever touched or not.
+[[nodiscard]] std::uint32_t most_needed(std::uint32_t most, std::uint64_t each,
+                                        std::uint32_t least);
 [[nodiscard]] int advise(void* p, std::size_t bytes, int advice);  // 0 or -errno
 // The same for several ranges in one call, with one TLB flush at its end: process_madvise(2) on this
 // process, which older kernels refuse. Bytes of the ranges before the first that was refused, or

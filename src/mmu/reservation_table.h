@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "base/slab.h"
+#include "base/sys.h"
 #include "base/units.h"
 #include "mmu/mmu.h"
 
@@ -24,7 +25,9 @@ class ReservationTable {
  public:
   static constexpr std::uint32_t kCapacity = 1U << 16;  // the kernel has no more mappings for us
 
-  [[nodiscard]] Status create() { return slab_.create(kCapacity); }
+  [[nodiscard]] Status create() {
+    return slab_.create(sys::most_needed(kCapacity, kBlockSize, 64));
+  }
   void destroy();
 
   // Enters a reservation and gives it its id. ENOMEM.

@@ -8,9 +8,11 @@ namespace buoy {
 
 Status PageTable::create() {
   if (Status s = index_.create(); !s) return s;
-  if (Status s = leaves_.create(kMaxLeaves); !s) return s;
-  if (Status s = regions_.create(kMaxRegions); !s) return s;
-  auto memory = sys::reserve(sizeof(Ordered) * kMaxRegions, kPageSize, PROT_READ | PROT_WRITE);
+  // A leaf stands for a block at an address and one in the shadow, a region for one of each at least.
+  if (Status s = leaves_.create(sys::most_needed(kMaxLeaves, kBlockSize, 64)); !s) return s;
+  most_regions_ = sys::most_needed(kMaxRegions, kBlockSize, 64);
+  if (Status s = regions_.create(most_regions_); !s) return s;
+  auto memory = sys::reserve(sizeof(Ordered) * most_regions_, kPageSize, PROT_READ | PROT_WRITE);
   if (!memory) return memory.error();
   order_ = reinterpret_cast<Ordered*>(*memory);
   return {};
@@ -18,7 +20,7 @@ Status PageTable::create() {
 
 PageTable::~PageTable() {
   if (order_ == nullptr) return;
-  sys::unmap(order_, sizeof(Ordered) * kMaxRegions);
+  sys::unmap(order_, sizeof(Ordered) * most_regions_);
   // The slab does not destroy what it holds; a region's maps have memory of their own.
   for (std::uint32_t i = 1; i < regions_.high_water(); ++i) regions_.at(i).~Region();
 }
@@ -86,7 +88,7 @@ Leaf* PageTable::find_or_make_leaf_locked(Vpn v) {
 Region* PageTable::add_region(const mmu::Reservation& reservation, RegionFlags flags,
                               RegionKind kind) {
   const std::uint32_t count = region_count_.load(std::memory_order_relaxed);
-  if (count == kMaxRegions) return nullptr;
+  if (count == most_regions_) return nullptr;
   const std::uint32_t fresh = regions_.try_allocate();
   if (fresh == 0) return nullptr;
   Region& region = regions_.at(fresh);

@@ -101,6 +101,7 @@ class PageTable {
   RegionLock region_lock_;
   // Sorted by address; a sequence lock lets readers search it without the region lock.
   Ordered* order_ = nullptr;
+  std::uint32_t most_regions_ = 0;  // of this process
   std::atomic<std::uint32_t> region_count_{0};
   std::atomic<std::uint32_t> sequence_{0};
 };

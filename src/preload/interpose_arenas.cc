@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include "api/extents.h"
+#include "base/sys.h"
 #include "preload/environment.h"
 #include "preload/foreign_memory.h"
 #include "preload/jemalloc.h"
@@ -25,7 +26,9 @@
 namespace buoy::preload {
 namespace {
 
-constexpr ByteSize kChunk = ByteSize{16} << 20;
+// What an arena asks the pool for at a time: 16 MiB, or less where address space is limited.
+constexpr std::uint32_t kChunkBlocks = 8;
+ByteSize chunk() { return sys::most_needed(kChunkBlocks, 256 * kBlockSize, 1) * kBlockSize; }
 // Zeroing more than this costs more than to fault in what is used of it.
 constexpr ByteSize kMostToZero = ByteSize{1} << 20;
 
@@ -108,7 +111,7 @@ bool give_arenas_their_memory() {
   size_t parts = 3;
   if (buoy_je_mallctlnametomib("arena.0.extent_hooks", mib, &parts) != 0) return false;
   for (unsigned i = 0; i < std::min(arenas, kMostArenas); ++i) {
-    const Result<Extents*> made = Extents::create(pool(), kChunk, MapFlags::kNone);
+    const Result<Extents*> made = Extents::create(pool(), chunk(), MapFlags::kNone);
     if (!made) return false;
     memory[i] = {kHooks, *made};
     mib[1] = i;

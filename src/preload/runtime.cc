@@ -1,6 +1,7 @@
 #include "preload/runtime.h"
 
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 
 #include "base/signals.h"
@@ -48,13 +49,18 @@ void create_pool() {
   const Result<Pool*> made = Pool::create(the_settings.pool);
   if (!made) {
     const char* name = strerrordesc_np(made.code());
-    sys::Line()
-        .text("cannot set up a pool of ")
+    sys::Line line;
+    line.text("cannot set up a pool of ")
         .number(the_settings.pool.budget)
         .text(" bytes: ")
         .text(name != nullptr ? name : "unknown error")
-        .text(" (see `buoy info`)")
-        .complain();
+        .text(" (see `buoy info`)");
+    const std::uint64_t limit = sys::most_address_space();
+    if (made.code() == ENOMEM && limit != UINT64_MAX)
+      line.text("; the limit on address space or data (`ulimit -v`, `ulimit -d`) lets it have ")
+          .number(limit >> 20)
+          .text(" MiB at most");
+    line.complain();
     end_process();
   }
   own_pid.store(static_cast<int>(sys::call(SYS_getpid)), std::memory_order_relaxed);

@@ -12,7 +12,11 @@ constexpr std::uint32_t kGrowClusters = 16;
 
 Status ClusterMap::create() {
   Status s = Error{ENOMEM};
-  for (std::uint32_t n = kMaxClusters; !s && n >= 1U << 12; n /= 2) s = clusters_.create(n);
+  // What may be in the file was in the address space before.
+  constexpr std::uint64_t kLeastCluster = std::uint64_t{64} << 10;
+  for (std::uint32_t n = sys::most_needed(kMaxClusters, kLeastCluster, 1U << 12);
+       !s && n >= 1U << 12; n /= 2)
+    s = clusters_.create(n);
   return s;
 }
 

@@ -9,9 +9,8 @@
 namespace buoy {
 
 namespace {
-// Mappings up to this size share spans; larger ones get a region (and whole leaves) of their own.
-constexpr PageCount kLargestInSpan(16 * kPagesPerBlock);
-constexpr PageCount kSpanPages(512 * kPagesPerBlock);  // 1 GiB of address space
+// Small mappings share spans of 1 GiB of address space, or of less where that is limited.
+constexpr std::uint32_t kSpanBlocks = 512;
 // The most a single mapping may have: what the address index covers, less room for others.
 constexpr PageCount kLargestMapping(std::uint64_t{1} << 34);  // 64 TiB
 
@@ -26,6 +25,11 @@ Status Vm::create() {
   context_.lru.set_budget_pages(context_.budget.limit().value());
   if (Status s = volatile_.create(); !s) return s;
   reclaimer_.set_purge_source(this);
+  // A 32nd of what there is, shadow and all; two blocks at least.
+  span_pages_ =
+      PageCount(std::uint64_t{sys::most_needed(kSpanBlocks, 64 * kBlockSize, 2)} * kPagesPerBlock);
+  largest_in_span_ =
+      PageCount(std::min<std::uint64_t>(span_pages_.value() / 2, 16 * kPagesPerBlock));
   return scratch_.create();
 }
 
@@ -38,7 +42,7 @@ Result<Vpn> Vm::map(PageCount pages, RegionFlags flags, mmu::Access access) {
   const GatePass pass(context_.gate);
   const Guard guard(context_.table.region_lock());
   Vpn at;
-  if (pages <= kLargestInSpan && !has(flags, RegionFlags::kHuge)) {
+  if (pages <= largest_in_span_ && !has(flags, RegionFlags::kHuge)) {
     if (Status s = carve_from_span(pages, flags, access, &at); !s) return s.error();
     return at;
   }
@@ -85,7 +89,7 @@ Status Vm::carve_from_span(PageCount pages, RegionFlags flags, mmu::Access acces
     region.room_hint = *at + pages < all.end() ? *at + pages : all.first;
     return {};
   }
-  auto region = new_region(kSpanPages, flags, RegionKind::kSpan);
+  auto region = new_region(span_pages_, flags, RegionKind::kSpan);
   if (!region) return region.error();
   *at = (*region)->reservation.base;
   return place(**region, {*at, pages}, access);

@@ -14,7 +14,9 @@ class ScratchPool {
  public:
   static constexpr unsigned kPages = 32;  // the largest swap-in window
 
-  [[nodiscard]] Status create() { return buffers_.create(4096); }
+  [[nodiscard]] Status create() {
+    return buffers_.create(sys::most_needed(4096, std::uint64_t{16} << 20, 16));
+  }
   [[nodiscard]] ByteSize touched_bytes() const { return buffers_.touched_bytes(); }
 
   // A borrowed buffer of kPages pages, returned at the end of the scope.

@@ -257,6 +257,9 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   VolatileMap volatile_{*this};
   OnExhausted on_exhausted_;
   ScratchPool scratch_;
+  PageCount span_pages_;
+  // Mappings up to this size share spans; larger ones get a region (and whole leaves) of their own.
+  PageCount largest_in_span_;
   // Promises; empty in nearly every program. Changes are guarded by the region lock.
   ExtentMap<InChild> in_child_;
   ExtentMap<mmu::Access> guards_;  // by the access that the program has asked for

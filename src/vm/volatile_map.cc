@@ -28,7 +28,7 @@ std::uint32_t weight(std::uint32_t index) {
 }  // namespace
 
 Status VolatileMap::create() {
-  if (Status s = extents_.create(kMaxExtents); !s) return s;
+  if (Status s = extents_.create(sys::most_needed(kMaxExtents, kPageSize, 64)); !s) return s;
   return hash_.create();
 }
 

@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "base/check.h"
+#include "base/sys.h"
 
 namespace buoy::zpool {
 namespace {
@@ -15,10 +16,12 @@ Result<Zpool*> Zpool::create(frames::Arena& arena) {
   if (!pool) return pool;
   // Address space only; where the process has little of it, a smaller pool will do.
   Status handles = Error{ENOMEM};
-  for (std::uint32_t n = Handle::kMaxCount; !handles && n >= 1U << 16; n /= 2)
+  for (std::uint32_t n = sys::most_needed(Handle::kMaxCount, kPageSize, 1U << 16);
+       !handles && n >= 1U << 16; n /= 2)
     handles = (*pool)->parts_.handles.create(n);
   Status zspages = Error{ENOMEM};
-  for (std::uint32_t n = kMaxZspages; !zspages && n >= 1U << 16; n /= 2)
+  for (std::uint32_t n = sys::most_needed(kMaxZspages, 8 * kPageSize, 1U << 16);
+       !zspages && n >= 1U << 16; n /= 2)
     zspages = (*pool)->parts_.zspages.create(n);
   const Result<frames::OwnerId> id =
       arena.owners().add((*pool)->frame_ops_, frames::Callers::kEngine);
