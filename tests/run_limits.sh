@@ -102,4 +102,14 @@ elif mount_disk; then
   echo "ok: a full disk"
 fi
 
+# ---- Address space and data, as login profiles and batch systems limit them ------------------------
+for limit in "-v 1500000" "-d 1000000"; do
+  # shellcheck disable=SC2086
+  if (ulimit $limit && timeout 200 "$BUOY" run --budget 64M -- "$PROGRAMS/stamp_pages" 150 2 20000) \
+    >"$WORK/out" 2>"$WORK/err"; then
+    echo "ok: ulimit $limit"
+  else
+    fail "ulimit $limit: $(tail -n 2 "$WORK/err")"
+  fi
+done
 finish 2
