@@ -14,6 +14,8 @@ namespace {
 
 constinit std::atomic<bool> written{false};
 constinit int kept_stderr = 2;
+// A number for the file, kept for the end: the program may have used up all others by then.
+constinit int spare = -1;
 
 [[nodiscard]] bool wants_stderr() {
   return settings().stats != nullptr && std::strcmp(settings().stats, "-") == 0;
@@ -31,7 +33,12 @@ long open_stats_file() {
 }  // namespace
 
 void prepare_stats_at_exit() {
-  if (!wants_stderr()) return;
+  if (settings().stats == nullptr) return;
+  if (!wants_stderr()) {
+    const long null = sys::call(SYS_openat, AT_FDCWD, sys::ptr("/dev/null"), O_RDONLY | O_CLOEXEC);
+    if (null >= 0) spare = descriptors::adopt(static_cast<int>(null));
+    return;
+  }
   const descriptors::RoomForOne room;
   const long fd = sys::call(SYS_fcntl, 2, F_DUPFD_CLOEXEC, 0);
   if (fd >= 0) kept_stderr = descriptors::adopt(static_cast<int>(fd));
@@ -45,6 +52,7 @@ void write_stats_at_exit() {
     pool->write_stats(kept_stderr);
     return;
   }
+  if (spare >= 0) descriptors::release(spare);
   const long fd = open_stats_file();
   if (fd < 0) {
     const char* name = strerrordesc_np(static_cast<int>(-fd));

@@ -28,8 +28,8 @@ PutOutcome Zram::store(const std::byte* page, zpool::Handle* handle) {
     const EncodedPage encoded = codec_.encode(*area, page);
     // What gains little here is worth less of our memory: it goes to the file first.
     const bool as_it_is = encoded.length == kPageSize;
-    const PutOutcome outcome =
-        pool_.put(encoded.data, encoded.length, handle, encoded.length > kGainsLittle ? 0 : kMarkYoung);
+    const PutOutcome outcome = pool_.put(encoded.data, encoded.length, handle,
+                                         encoded.length > kGainsLittle ? 0 : kMarkYoung);
     if (outcome != PutOutcome::kPut) return outcome;
     if (as_it_is) incompressible_.fetch_add(1, std::memory_order_relaxed);
   }
