@@ -21,7 +21,7 @@ constexpr std::array<std::uint16_t, kStates> kAllowed = [] {
     return static_cast<std::uint16_t>((anyone | ... | bit(s)));
   };
   set(kHole, bit(kEmpty));
-  set(kEmpty, plus(kMapped));
+  set(kEmpty, plus(kMapped, kSwapped));
   set(kMapped, plus(kLazyFree, kLazyAway, kStandby, kEmpty, kSwapped));
   set(kLazyFree, plus(kMapped, kEmpty));
   set(kLazyAway, plus(kMapped, kEmpty));

@@ -9,7 +9,7 @@
 //
 //   hole      not mapped by anyone               -> empty
 //   empty     mapped, never stored to, or forgotten; reads zeros (kIdle: its owner said so of it)
-//                                                -> mapped
+//                                                -> mapped | swapped (mremap brings an entry)
 //   mapped    at its address, stores allowed     -> lazyfree | lazyaway | standby | empty
 //                                                   | swapped
 //   lazyfree  at its address, stores trapped, contents may vanish until the next store

@@ -26,6 +26,7 @@ long open_stats_file() {
   char name[4096];
   const Status s = path_of_this_process(settings().stats, settings().first_pid, name, sizeof name);
   if (!s) return -s.code();
+  const descriptors::RoomForOne room;
   return sys::call(SYS_openat, AT_FDCWD, sys::ptr(name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
                    0644);
 }

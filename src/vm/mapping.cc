@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 
 #include "base/signals.h"
 #include "vm/vm.h"
@@ -510,14 +511,54 @@ Status Vm::move_pages(PageRun from, Vpn to) {
       continue;
     }
     if (Status s = move_page(source, to + i); !s) {
-      while (!i.is_zero()) {
-        i -= PageCount(1);
-        (void)move_page(to + i, from.first + i);
-      }
+      take_back(from.first, to, i);
       return s;
     }
   }
   return {};
+}
+
+// The first `n` pages that were moved go home: they are nowhere else, so nothing may stop them.
+void Vm::take_back(Vpn from, Vpn to, PageCount n) {
+  constexpr unsigned kMostTries = 5000;
+  constexpr std::uint64_t kPauseNs = 1'000'000;
+  while (!n.is_zero()) {
+    n -= PageCount(1);
+    for (unsigned tries = 0; !move_page(to + n, from + n); ++tries) {
+      BUOY_CHECK(tries < kMostTries && "pages of a remap that failed cannot go back");
+      std::uint32_t never = 0;
+      sys::futex_wait(&never, 0, kPauseNs);
+    }
+  }
+}
+
+// The entry of a page without a frame, or its being lost, goes over with both leaves locked: it is
+// never in neither. kAgain: the page has become something else meanwhile.
+Vm::HandOver Vm::hand_over(Leaf& source, Leaf& target, Vpn from, Vpn to) BUOY_NO_TSA {
+  const bool is_one = &source == &target;
+  const bool is_rising = from < to;
+  LockedLeaf low(context_, is_rising ? source : target);
+  std::optional<LockedLeaf> high;
+  if (!is_one) high.emplace(context_, is_rising ? target : source);
+  LockedLeaf& here = is_one || is_rising ? low : *high;
+  LockedLeaf& there = is_one || !is_rising ? low : *high;
+  const unsigned i = from.in_block();
+  const unsigned j = to.in_block();
+  if (!there.is_of(to)) return HandOver::kNoTarget;
+  if (!here.is_of(from) || !there.is_quiet(j, j + 1)) return HandOver::kAgain;
+  const Pte p = here.get(i);
+  const bool is_swapped = p.state() == PteState::kSwapped && !p.has(Pte::kInShadow);
+  if (!is_swapped && p.state() != PteState::kPurged) return HandOver::kAgain;
+  // A fault in the target may have been first only if the program races with its own mremap.
+  BUOY_CHECK(there.forget(j, j + 1, PteState::kEmpty));
+  if (is_swapped) {
+    here.set(i, p.without_entry().with_state(PteState::kEmpty));
+    there.set(j, there.get(j).with_entry(p.entry()).with_state(PteState::kSwapped));
+  } else {
+    BUOY_CHECK(here.forget(i, i + 1, PteState::kEmpty));
+    there.set(j, there.get(j).with_state(PteState::kPurged));  // its mark will follow, and find it
+  }
+  return HandOver::kDone;
 }
 
 // Until the page is at its new place it stays at the old one: a failure loses nothing.
@@ -526,72 +567,93 @@ Status Vm::move_page(Vpn from, Vpn to) {
   const GatePass pass(context_.gate);
   Leaf* source = context_.table.find_leaf(from);
   if (source == nullptr) return {};
-  Precharge precharge(context_.budget);
-  if (!reclaimer_.charge(precharge, PageCount(1))) return Error{ENOMEM};
   Leaf* target = context_.table.find_or_make_leaf(to);
   if (target == nullptr) return Error{ENOMEM};
-  const unsigned i = from.in_block();
-  const unsigned j = to.in_block();
-  const ScratchPool::Borrowed scratch(scratch_);
-  swap::SwapEntry entry;
-  bool has_bytes = false;
-  bool was_purged = false;
-  {
-    LockedLeaf locked(context_, *source);
-    locked.wait_until_quiet(i, i + 1);
-    if (!locked.is_of(from)) return {};
-    Pte p = locked.get(i);
-    if (p.is_held()) return Error{EBUSY};
-    if (p.state() == PteState::kLazyFree || p.state() == PteState::kClean) {
-      if (locked.allow_stores(i, 1) == 0) return Error{ENOMEM};
+  for (;;) {
+    const PageImage image = read_for_move(*source, from);
+    switch (image) {
+      case PageImage::kNothing:
+        return {};
+      case PageImage::kPinned:
+        return Error{EBUSY};
+      case PageImage::kRefused:
+        return Error{ENOMEM};
+      case PageImage::kStandby: {
+        const Status s = copy_over(*source, *target, from, to);
+        if (s.code() == EAGAIN) continue;
+        return s;
+      }
+      case PageImage::kWithoutFrame:
+        break;
     }
-    if (locked.get(i).state() == PteState::kLazyAway && locked.give_back(i, 1) == 0)
-      return Error{ENOMEM};
-    // Twice: a page that was found busy before is left alone once.
-    if (locked.get(i).state() == PteState::kMapped && locked.take(i, i + 1) == 0 &&
-        locked.take(i, i + 1) == 0)
-      return Error{EBUSY};  // the kernel holds it for a device
-    p = locked.get(i);
-    if (p.state() == PteState::kStandby) {
-      const std::byte* bytes = context_.mmu->shadow_bytes(locked.region().reservation, from);
-      std::copy_n(bytes, kPageSize, scratch.page(0));
-      has_bytes = true;
-    } else if (p.state() == PteState::kSwapped) {
-      entry = p.entry();
-      locked.drop_stale_shadows(i, i + 1);
-      locked.set(i, locked.get(i).without_entry().with_state(PteState::kEmpty));
-    } else if (p.state() == PteState::kPurged) {
-      // Its mark will follow, and must find it.
-      was_purged = true;
-      BUOY_CHECK(locked.forget(i, i + 1, PteState::kEmpty));
-    } else {
-      return {};
+    switch (hand_over(*source, *target, from, to)) {
+      case HandOver::kDone:
+        return {};
+      case HandOver::kNoTarget:
+        return Error{ENOMEM};
+      case HandOver::kAgain:
+        break;
     }
   }
+}
+
+// Gets the page to where it can be moved from: to standby, if it has a frame.
+Vm::PageImage Vm::read_for_move(Leaf& leaf, Vpn from) {
+  const unsigned i = from.in_block();
+  LockedLeaf locked(context_, leaf);
+  locked.wait_until_quiet(i, i + 1);
+  if (!locked.is_of(from)) return PageImage::kNothing;
+  if (locked.get(i).is_held()) return PageImage::kPinned;
+  if (locked.get(i).traps_stores() && locked.allow_stores(i, 1) == 0) return PageImage::kRefused;
+  if (locked.get(i).state() == PteState::kLazyAway && locked.give_back(i, 1) == 0)
+    return PageImage::kRefused;
+  // Twice: a page that was found busy before is left alone once.
+  if (locked.get(i).state() == PteState::kMapped && locked.take(i, i + 1) == 0 &&
+      locked.take(i, i + 1) == 0)
+    return PageImage::kPinned;  // the kernel holds it for a device
+  switch (locked.get(i).state()) {
+    case PteState::kStandby:
+      return PageImage::kStandby;
+    case PteState::kSwapped:
+      locked.drop_stale_shadows(i, i + 1);
+      return PageImage::kWithoutFrame;
+    case PteState::kPurged:
+      return PageImage::kWithoutFrame;
+    default:
+      return PageImage::kNothing;
+  }
+}
+
+// The bytes of a page on standby, to the target; then it goes here. EAGAIN: it has become something
+// else meanwhile.
+Status Vm::copy_over(Leaf& source, Leaf& target, Vpn from, Vpn to) {
+  const unsigned i = from.in_block();
+  const unsigned j = to.in_block();
+  Precharge precharge(context_.budget);
+  // It is stored already, and must be somewhere, even where nothing can be reclaimed.
+  if (!reclaimer_.charge(precharge, PageCount(1)) && !reclaimer_.charge_return(precharge))
+    return Error{ENOMEM};
+  const ScratchPool::Borrowed scratch(scratch_);
   {
-    LockedLeaf locked(context_, *target, &precharge);
-    if (!locked.is_of(to)) {
-      if (!entry.is_none()) context_.swap->free(entry);
-      return Error{ENOMEM};
-    }
+    LockedLeaf locked(context_, source);
+    if (!locked.is_of(from) || locked.get(i).state() != PteState::kStandby) return Error{EAGAIN};
+    const std::byte* bytes = context_.mmu->shadow_bytes(locked.region().reservation, from);
+    std::copy_n(bytes, kPageSize, scratch.page(0));
+  }
+  {
+    LockedLeaf locked(context_, target, &precharge);
+    if (!locked.is_of(to)) return Error{ENOMEM};
+    locked.wait_until_quiet(j, j + 1);
+    if (!locked.is_of(to)) return Error{ENOMEM};
     // A fault in the target may have been first only if the program races with its own mremap.
     BUOY_CHECK(locked.forget(j, j + 1, PteState::kEmpty));
-    if (was_purged) {
-      locked.set(j, locked.get(j).with_state(PteState::kPurged));
-      return {};
-    }
-    if (!has_bytes) {
-      locked.set(j, locked.get(j).with_state(PteState::kMapped));
-      locked.set(j, locked.get(j).with_entry(entry).with_state(PteState::kSwapped));
-      return {};
-    }
     const mmu::Progress p = context_.mmu->install(locked.region().reservation, {to, PageCount(1)},
                                                   scratch.page(0), mmu::Stores::kAllowed);
     if (!p.complete()) return Error{ENOMEM};
     locked.set(j, locked.get(j).with_state(PteState::kMapped));
     locked.touch(j, 1);
   }
-  LockedLeaf locked(context_, *source);
+  LockedLeaf locked(context_, source);
   locked.wait_until_quiet(i, i + 1);
   if (locked.is_of(from)) BUOY_CHECK(locked.forget(i, i + 1, PteState::kEmpty));
   return {};

@@ -98,27 +98,28 @@ Status Vm::withdraw(PageRun run, InChild what) {
 // The child is alone, and its gate is closed.
 Status Vm::keep_promises_in_child() {
   const Guard guard(context_.table.region_lock());
-  return for_each_part(in_child_, kEverywhere, [&](PageRun run, const InChild* what) -> Status {
-    if (what == nullptr) return {};
-    if (!includes(*what, InChild::kNothing)) {
-      clear_leaves(run, PteState::kEmpty);
-      return {};
-    }
-    for (Vpn at = run.first; at < run.end();) {
-      Region* region = context_.table.find_region(at);
-      BUOY_CHECK(region != nullptr);
-      const PageRun part{at, std::min(run.end(), region->range().end()) - at};
-      if (Status s = region->extents.prepare(); !s) return s;
-      if (Status s = prepare_to_void_promises(); !s) return s;
-      if (Status s = context_.mmu->permit(region->reservation, part, mmu::Access::kNone); !s)
-        return s;
-      region->extents.erase(part);
-      clear_leaves(part, PteState::kHole);
-      void_promises(part);
-      at = part.end();
-    }
-    return {};
-  });
+  return for_each_part(
+      in_child_, kEverywhere, [&](PageRun run, const InChild* what) BUOY_NO_TSA -> Status {
+        if (what == nullptr) return {};
+        if (!includes(*what, InChild::kNothing)) {
+          clear_leaves(run, PteState::kEmpty);
+          return {};
+        }
+        for (Vpn at = run.first; at < run.end();) {
+          Region* region = context_.table.find_region(at);
+          BUOY_CHECK(region != nullptr);
+          const PageRun part{at, std::min(run.end(), region->range().end()) - at};
+          if (Status s = region->extents.prepare(); !s) return s;
+          if (Status s = prepare_to_void_promises(); !s) return s;
+          if (Status s = context_.mmu->permit(region->reservation, part, mmu::Access::kNone); !s)
+            return s;
+          region->extents.erase(part);
+          clear_leaves(part, PteState::kHole);
+          void_promises(part);
+          at = part.end();
+        }
+        return {};
+      });
 }
 
 // ---- Guards -----------------------------------------------------------------------------------
@@ -134,38 +135,41 @@ Status Vm::install_guards(PageRun run) {
     return !met_locked;
   });
   if (met_locked) return Error{EINVAL};
-  return for_each_mapped_part(run, [&](Region& region, PageRun part, mmu::Access access) -> Status {
-    if (Status s = volatile_.prepare(); !s) return s;
-    if (Status s = for_each_part(guards_, part,
-                                 [&](PageRun fresh, const mmu::Access* is) -> Status {
-                                   if (is != nullptr) return {};
-                                   if (Status prepared = guards_.prepare(); !prepared)
-                                     return prepared;
-                                   guards_.assign(fresh, access);
-                                   return {};
-                                 });
-        !s)
-      return s;
-    if (Status s = context_.mmu->permit(region.reservation, part, mmu::Access::kNone); !s) return s;
-    region.extents.assign(part, mmu::Access::kNone);
-    volatile_.forget(part);
-    clear_leaves(part, PteState::kEmpty);
-    return {};
-  });
+  return for_each_mapped_part(
+      run, [&](Region& region, PageRun part, mmu::Access access) BUOY_NO_TSA -> Status {
+        if (Status s = volatile_.prepare(); !s) return s;
+        if (Status s = for_each_part(guards_, part,
+                                     [&](PageRun fresh, const mmu::Access* is) -> Status {
+                                       if (is != nullptr) return {};
+                                       if (Status prepared = guards_.prepare(); !prepared)
+                                         return prepared;
+                                       guards_.assign(fresh, access);
+                                       return {};
+                                     });
+            !s)
+          return s;
+        if (Status s = context_.mmu->permit(region.reservation, part, mmu::Access::kNone); !s)
+          return s;
+        region.extents.assign(part, mmu::Access::kNone);
+        volatile_.forget(part);
+        clear_leaves(part, PteState::kEmpty);
+        return {};
+      });
 }
 
 Status Vm::remove_guards(PageRun run) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   const Guard guard(context_.table.region_lock());
-  return for_each_part(guards_, run, [&](PageRun part, const mmu::Access* access) -> Status {
-    if (access == nullptr) return {};
-    if (Status s = guards_.prepare(); !s) return s;
-    guards_.erase(part);
-    return for_each_mapped_part(part, [&](Region& region, PageRun mapped, mmu::Access) {
-      return permit(region, mapped, *access);
-    });
-  });
+  return for_each_part(
+      guards_, run, [&](PageRun part, const mmu::Access* access) BUOY_NO_TSA -> Status {
+        if (access == nullptr) return {};
+        if (Status s = guards_.prepare(); !s) return s;
+        guards_.erase(part);
+        return for_each_mapped_part(part,
+                                    [&](Region& region, PageRun mapped, mmu::Access)
+                                        BUOY_NO_TSA { return permit(region, mapped, *access); });
+      });
 }
 
 // What the program may do with a mapped run from now on; at guards, once they are removed.

@@ -435,6 +435,18 @@ TEST_F(SoftReclaim, ARemapThatFailsHalfWayLosesNothing) {
     EXPECT_TRUE(soft_.holds(*moved + PageCount(i), SoftVm::image_of(run.first + PageCount(i))));
 }
 
+TEST_F(SoftReclaim, ARemapThatFailsAndCannotGoBackAtOnceLosesNothing) {
+  const PageRun run = map_filled(8);
+  (void)soft_.map(1);  // no room to grow in place
+  ASSERT_TRUE(soft_.vm().page_out(sub(run, 0, 2)).ok());
+  // The fourth page cannot be installed, nor can the third on its way back.
+  soft_.mmu().inject({SoftMmu::Primitive::kInstall, 1, PageCount(0), mmu::Outcome::kNoMemory});
+  soft_.mmu().inject({SoftMmu::Primitive::kInstall, 2, PageCount(0), mmu::Outcome::kNoMemory});
+  EXPECT_FALSE(soft_.vm().remap(run, PageCount(100), true).ok());
+  EXPECT_FALSE(soft_.mmu().has_uninjected_failures());
+  EXPECT_TRUE(holds_all(run));
+}
+
 TEST_F(SoftReclaim, ADiscardThatStopsHalfWayLeavesNoPageThatIsNotThere) {
   const PageRun run = map_filled(8);
   soft_.mmu().inject({SoftMmu::Primitive::kDiscard, 0, PageCount(3), mmu::Outcome::kLocked});

@@ -236,7 +236,13 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
       BUOY_REQUIRES(context_.table.region_lock());
   void release_region(Region& region) BUOY_REQUIRES(context_.table.region_lock());
   Status move_pages(PageRun from, Vpn to);
+  void take_back(Vpn from, Vpn to, PageCount n);
   Status move_page(Vpn from, Vpn to);
+  enum class PageImage : std::uint8_t { kNothing, kPinned, kRefused, kStandby, kWithoutFrame };
+  [[nodiscard]] PageImage read_for_move(Leaf& leaf, Vpn from);
+  [[nodiscard]] Status copy_over(Leaf& source, Leaf& target, Vpn from, Vpn to);
+  enum class HandOver : std::uint8_t { kDone, kAgain, kNoTarget };
+  [[nodiscard]] HandOver hand_over(Leaf& source, Leaf& target, Vpn from, Vpn to);
   void move_marks(PageRun from, Vpn to);
 
   // Volatile memory: reclaim's side, and the marks'.
