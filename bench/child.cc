@@ -111,6 +111,7 @@ void Child::wait_for_end() {
   rusage use{};
   while (wait4(pid_, &status, 0, &use) < 0 && errno == EINTR) continue;
   pid_ = -1;
+  major_faults_ = static_cast<std::uint64_t>(use.ru_majflt);
   peak_rss_bytes_ = static_cast<std::uint64_t>(use.ru_maxrss) * 1024;
   // A wrapper (`buoy run`, a shell) tells a death by signal N as 128 + N.
   const int signal = WIFSIGNALED(status)         ? WTERMSIG(status)
@@ -179,6 +180,7 @@ Ended Child::run_to_end(double seconds) {
       ended.output_hash = (ended.output_hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
   finish(seconds);
   ended.peak_rss_bytes = peak_rss_bytes_;
+  ended.major_faults = major_faults_;
   return ended;
 }
 

@@ -35,6 +35,7 @@ struct Command {
 struct Ended {
   std::uint64_t output_hash = 0;  // of its standard output
   std::uint64_t peak_rss_bytes = 0;
+  std::uint64_t major_faults = 0;  // the kernel's
 };
 
 class Child {
@@ -60,7 +61,8 @@ class Child {
   void wait_for_end();  // throws Unavailable (OutOfMemory) unless it ends with status 0
 
   std::array<char, 65536> buffer_;
-  std::uint64_t peak_rss_bytes_ = 0;  // known when it has ended
+  std::uint64_t peak_rss_bytes_ = 0;  // these two: known when it has ended
+  std::uint64_t major_faults_ = 0;
   pid_t pid_ = -1;
   int input_ = -1;  // closing it lets the child go on
   int output_ = -1;

@@ -162,6 +162,7 @@ Sample run_program(const Program& program, std::uint64_t limit, bool swap,
   const Ended ended = child.run_to_end(kPatience);
   const double wall = std::chrono::duration<double>(Clock::now() - start).count();
   return {{"wall_s", wall},
+          {"major_faults", static_cast<double>(ended.major_faults)},
           {"peak_rss_bytes", static_cast<double>(ended.peak_rss_bytes)},
           {"cgroup_peak_bytes", static_cast<double>(cgroup.peak())},
           {"output_hash", static_cast<double>(ended.output_hash >> 12)}};

@@ -25,8 +25,8 @@ struct Program {
 [[nodiscard]] Program buffers_program();
 
 // Runs the program, behind the words of `prefix`, in a new memory cgroup with that limit, its
-// client beside it. The sample: wall_s, peak_rss_bytes, cgroup_peak_bytes, output_hash (as much as
-// a double holds).
+// client beside it. The sample: wall_s, peak_rss_bytes, cgroup_peak_bytes, major_faults (the
+// kernel's), output_hash (as much as a double holds).
 [[nodiscard]] Sample run_program(const Program& program, std::uint64_t limit, bool swap,
                                  const std::vector<std::string>& prefix = {});
 

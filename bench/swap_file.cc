@@ -1,12 +1,8 @@
 // Benchmark `swapfile`: a working set that does not fit even compressed, Buoy's backing file
 // against a memory cgroup that swaps to a file on the same disk.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/swap.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <optional>
 #include <string>
 
@@ -15,33 +11,13 @@
 #include "machine.h"
 #include "report.h"
 #include "samples.h"
+#include "swap_area.h"
 #include "swap_workload.h"
-#include "undo.h"
-#include "zram.h"
 
 namespace buoy::bench {
 namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
-constexpr unsigned kDefaultPageCluster = 3;
-
-// A file as the machine's preferred swap, undone at the end. Throws Unavailable.
-void swap_to_file(std::uint64_t size) {
-  const char* folder = std::getenv("TMPDIR");
-  const std::string path =
-      fmt::format("{}/buoy-bench-swap-{}", folder == nullptr ? "/tmp" : folder, getpid());
-  undo_at_end(Undo::kRemoveFile, path);
-  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd < 0) throw Unavailable(because_errno(path));
-  const bool has_room = fallocate(fd, 0, 0, static_cast<off_t>(size)) == 0;
-  close(fd);
-  if (!has_room) throw Unavailable(because_errno("room for a swap file"));
-  make_swap_area(path, size);
-  undo_at_end(Undo::kSwapOff, path);
-  if (swapon(path.c_str(), SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK) != 0)
-    throw Unavailable(because_errno("swapon " + path));
-  set_page_cluster(kDefaultPageCluster);
-}
 
 void run_case(const std::string& name, const Workload& workload, std::size_t budget,
               const std::string& why, Report& report) {
