@@ -55,7 +55,8 @@ TEST(Pte, StatesHaveNamesAndKnowWhereTheyAre) {
 TEST(Pte, ForbiddenTransitionsAreForbidden) {
   using enum PteState;
   EXPECT_FALSE(transition_is_allowed(kHole, kMapped));
-  EXPECT_FALSE(transition_is_allowed(kEmpty, kSwapped));
+  EXPECT_FALSE(transition_is_allowed(kEmpty, kStandby));
+  EXPECT_FALSE(transition_is_allowed(kEmpty, kLoading));
   EXPECT_FALSE(transition_is_allowed(kLazyFree, kSwapped));  // never compressed
   EXPECT_FALSE(transition_is_allowed(kLazyFree, kStandby));
   EXPECT_FALSE(transition_is_allowed(kStandby, kLazyFree));
@@ -97,7 +98,7 @@ TEST_F(LeafTest, CountsFollowEverySet) {
 #ifdef BUOY_DEBUG_CHECKS
 TEST_F(LeafTest, AForbiddenTransitionAborts) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";
-  EXPECT_DEATH(leaf_->set(0, Pte::of(PteState::kSwapped).with_entry(swap::SwapEntry(1))),
+  EXPECT_DEATH(leaf_->set(0, Pte::of(PteState::kStandby).with(Pte::kInShadow)),
                "transition_is_allowed");
 }
 #endif
