@@ -2,6 +2,7 @@
 #include "frames/balloon.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
 
 #include <cstring>
@@ -20,6 +21,7 @@ constexpr std::uint32_t kBlock = kPagesPerBlock;
 class BalloonTest : public testing::Test {
  protected:
   BalloonTest() {
+    stay_on_this_cpu();
     budget_.set_limit(PageCount(16 * kBlock));
     arena_ = *Arena::create(budget_, counters_, ArenaOptions{16 * kBlockSize, 0, Span::kFixed});
     owner_.emplace(*arena_, Callers::kEngine);
@@ -30,6 +32,13 @@ class BalloonTest : public testing::Test {
     arena_->trim();
     EXPECT_EQ(budget_.used(), PageCount(0));
     Arena::destroy(arena_);
+  }
+  // Frames come from the caches of a CPU: on two of them the same pages need a block more.
+  static void stay_on_this_cpu() {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    EXPECT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
   }
   // Blocks with every `every`th page in use, by pages that stay.
   void fill_thinly(std::uint32_t blocks, std::uint32_t every) {
