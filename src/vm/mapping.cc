@@ -383,6 +383,14 @@ bool Vm::is_mapped(PageRun run) {
 
 // ---- remap ------------------------------------------------------------------------------------
 
+// EFAULT: the run is not one mapping of equal access.
+Result<Vm::OneMapping> Vm::one_mapping(PageRun run) {
+  Region* const region = context_.table.find_region(run.first);
+  const auto* extent = region == nullptr ? nullptr : region->extents.find(run.first);
+  if (extent == nullptr || extent->end < run.end()) return Error{EFAULT};
+  return OneMapping{region, extent->value};
+}
+
 Result<Vpn> Vm::remap(PageRun run, PageCount pages, bool may_move) {
   if (pages.is_zero()) return Error{EINVAL};
   if (mapped_prefix(run) != run.count) return Error{EFAULT};
@@ -397,12 +405,11 @@ Result<Vpn> Vm::remap(PageRun run, PageCount pages, bool may_move) {
     const SignalBlock signals;
     const GatePass pass(context_.gate);
     const Guard guard(context_.table.region_lock());
-    Region* region = context_.table.find_region(run.first);
-    if (region == nullptr || run.end() > region->range().end()) return Error{EFAULT};
-    const auto* extent = region->extents.find(run.first);
-    if (extent == nullptr || extent->end < run.end()) return Error{EFAULT};
+    const Result<OneMapping> mapping = one_mapping(run);
+    if (!mapping) return mapping.error();
+    Region* const region = mapping->region;
     flags = region->flags;
-    access = extent->value;
+    access = mapping->access;
     // Room right behind it?
     const PageRun more{run.end(), pages - run.count};
     Vpn at;
@@ -436,11 +443,10 @@ Result<Vpn> Vm::remap_onto(PageRun run, Vpn target, PageCount pages) {
     const SignalBlock signals;
     const GatePass pass(context_.gate);
     const Guard guard(context_.table.region_lock());
-    const Region* region = context_.table.find_region(run.first);
-    const auto* extent = region == nullptr ? nullptr : region->extents.find(run.first);
-    if (extent == nullptr || extent->end < run.end()) return Error{EFAULT};
-    flags = region->flags;
-    access = extent->value;
+    const Result<OneMapping> mapping = one_mapping(run);
+    if (!mapping) return mapping.error();
+    flags = mapping->region->flags;
+    access = mapping->access;
   }
   if (Status s = map_over(there, access, flags); !s) return s.error();
   const PageRun kept{run.first, std::min(run.count, pages)};
@@ -459,11 +465,10 @@ Result<Vpn> Vm::remap_leaving(PageRun run, Vpn target) {
     const SignalBlock signals;
     const GatePass pass(context_.gate);
     const Guard guard(context_.table.region_lock());
-    const Region* region = context_.table.find_region(run.first);
-    const auto* extent = region == nullptr ? nullptr : region->extents.find(run.first);
-    if (extent == nullptr || extent->end < run.end()) return Error{EFAULT};
-    flags = region->flags;
-    access = extent->value;
+    const Result<OneMapping> mapping = one_mapping(run);
+    if (!mapping) return mapping.error();
+    flags = mapping->region->flags;
+    access = mapping->access;
   }
   if (is_fixed) {
     if (Status s = map_over({target, run.count}, access, flags); !s) return s.error();

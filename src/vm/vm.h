@@ -235,6 +235,12 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Status permit(Region& region, PageRun mapped, mmu::Access access)
       BUOY_REQUIRES(context_.table.region_lock());
   void release_region(Region& region) BUOY_REQUIRES(context_.table.region_lock());
+  struct OneMapping {
+    Region* region = nullptr;
+    mmu::Access access{};
+  };
+  [[nodiscard]] Result<OneMapping> one_mapping(PageRun run)
+      BUOY_REQUIRES(context_.table.region_lock());
   Status move_pages(PageRun from, Vpn to);
   void take_back(Vpn from, Vpn to, PageCount n);
   Status move_page(Vpn from, Vpn to);
