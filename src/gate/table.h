@@ -19,29 +19,35 @@ enum class Class : std::uint8_t {
   kDescriptor,  // kRetry or kLossy, by the kind of the descriptor in argument 0 (read, readv)
   kLossy,       // what it had taken (a datagram, a signal, an exit status) is gone
   kEffect,      // it has happened all the same: called again, it happens twice
-  kHold,        // the kernel keeps the pages beyond the call, or takes them by itself (io_uring, AIO)
-  kSpecial,     // changes the address space, the descriptors, signals or the process: routed
-  kUnknown,     // as kLossy; counted
+  kHold,     // the kernel keeps the pages beyond the call, or takes them by itself (io_uring, AIO)
+  kSpecial,  // changes the address space, the descriptors, signals or the process: routed
+  kUnknown,  // as kLossy; counted
 };
 
 enum class Direction : std::uint8_t { kIn, kOut, kInOut };
 
 // How many bytes an operand has. "Argument k" is the operand's `by`.
 enum class Size : std::uint8_t {
-  kFixed,         // `bytes`
-  kCounted,       // argument k, times `bytes`
-  kCountedWord,   // *(std::uint32_t*) argument k, itself an in-out operand (addrlen, optlen)
-  kString,        // up to and including the zero byte
-  kBits,          // argument k bits, in whole 64-bit words (fd_set)
-  kVector,        // iovec[argument k], and what they point at
-  kMessage,       // msghdr, and what it points at
-  kMessages,      // mmsghdr[argument k], and what they point at
-  kStrings,       // char*[] with a null at the end, and the strings (argv)
-  kPointers,      // void*[argument k]: only the array itself
-  kSigsetPair,    // pselect6's last argument: { const sigset_t*, size_t }, and the set
-  kSelfSized,     // a structure whose first 32-bit word is its size (sched_attr, perf_event_attr)
-  kIoctl,         // by the encoding of argument 1: _IOC_SIZE and _IOC_DIR; without one: unknown size
-  kByCommand,     // by a command in another argument (fcntl, prctl, futex, keyctl, semctl ...)
+  kFixed,        // `bytes`
+  kCounted,      // argument k, times `bytes`
+  kCountedWord,  // *(std::uint32_t*) argument k, itself an in-out operand (addrlen, optlen)
+  kString,       // up to and including the zero byte
+  kBits,         // argument k bits, in whole 64-bit words (fd_set)
+  kVector,       // iovec[argument k], and what they point at
+  kMessage,      // msghdr, and what it points at
+  kMessages,     // mmsghdr[argument k], and what they point at
+  kStrings,      // char*[] with a null at the end, and the strings (argv)
+  kPointers,     // void*[argument k]: only the array itself
+  kSigsetPair,   // pselect6's last argument: { const sigset_t*, size_t }, and the set
+  kSelfSized,    // a structure that holds its size: in its 32-bit word number `by` (0 or 1), and
+                 // `bytes` more (file_handle); 0: its first version (sched_attr 48, perf_event 64)
+  kMsgbuf,       // a long, and argument k bytes behind it (msgsnd, msgrcv)
+  kWaiters,      // futex_waitv[argument k], or [`bytes`] if that is not 0, and the words they name
+  kPages,        // one byte for each page in argument k bytes (mincore)
+  kIoctl,        // by the encoding of argument 1: _IOC_SIZE and _IOC_DIR; without one: unknown size
+  kByCommand,    // by a command in argument k (fcntl, prctl, futex, keyctl, semctl ...), which may
+                 // give it no memory at all. As a second operand on the same argument: what the
+                 // structure itself points at (setsockopt's filters, xattr_args, bpf_attr)
 };
 
 // How much of an output is new after a call that succeeded.
@@ -54,9 +60,9 @@ struct Operand {
   std::uint8_t argument = 0;  // 0 to 5
   Direction direction = Direction::kIn;
   Size size = Size::kFixed;
-  std::uint8_t by = 0;        // the argument that the size depends on
+  std::uint8_t by = 0;  // the argument that the size depends on
   Produced produced = Produced::kAll;
-  std::uint16_t bytes = 0;    // kFixed: the size; kCounted: of one element
+  std::uint16_t bytes = 0;  // kFixed: the size; kCounted: of one element
 };
 
 struct Entry {
