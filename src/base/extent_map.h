@@ -119,6 +119,18 @@ class ExtentMap {
         [run](const Extent* data, std::size_t size) { return gap_prefix(data, size, run); });
   }
 
+  // As covered_prefix_unlocked(), of values that pass the test.
+  template <typename Test>
+  [[nodiscard]] PageCount covered_prefix_unlocked(PageRun run, Test test) const {
+    return ask_unlocked([run, test](const Extent* data, std::size_t size) {
+      Vpn at = run.first;
+      for (std::size_t i = covering_or_after(data, size, at);
+           i < size && at < run.end() && data[i].first <= at && test(data[i].value); ++i)
+        at = data[i].end;
+      return (at < run.end() ? at : run.end()) - run.first;
+    });
+  }
+
   // Calls body(PageRun, value) for every extent's part inside [run), in address order.
   template <typename Body>
   void for_each_in(PageRun run, Body body) const {

@@ -12,7 +12,38 @@
 
 #include "base/check.h"
 
+// long buoy_switch_stack(long (*body)(const void*), const void* argument, void* stack_top)
+// Calls body(argument) on another stack. rbp keeps the old one, and unwinders can follow it.
+asm(R"(
+  .pushsection .text,"ax",@progbits
+  .hidden buoy_switch_stack
+  .type buoy_switch_stack, @function
+buoy_switch_stack:
+  .cfi_startproc
+  pushq %rbp
+  .cfi_def_cfa_offset 16
+  .cfi_offset %rbp, -16
+  movq %rsp, %rbp
+  .cfi_def_cfa_register %rbp
+  movq %rdi, %rax
+  movq %rsi, %rdi
+  movq %rdx, %rsp
+  callq *%rax
+  movq %rbp, %rsp
+  popq %rbp
+  .cfi_def_cfa %rsp, 8
+  ret
+  .cfi_endproc
+  .size buoy_switch_stack, . - buoy_switch_stack
+  .popsection
+)");
+extern "C" long buoy_switch_stack(long (*body)(const void*), const void* argument, void* stack_top);
+
 namespace buoy::sys {
+
+long on_stack(long (*body)(const void*), const void* argument, void* stack_top) {
+  return buoy_switch_stack(body, argument, stack_top);
+}
 
 Result<std::byte*> reserve(std::size_t bytes, std::size_t alignment, int prot) {
   const std::size_t padded = bytes + (alignment > 4096 ? alignment : 0);
@@ -148,6 +179,30 @@ long read_file(const char* path, char* buffer, std::size_t capacity) {
   }
   call(SYS_close, fd);
   return got < 0 ? got : static_cast<long>(size);
+}
+
+namespace {
+
+bool copy_own(long number, void* ours, const void* theirs, std::size_t bytes) {
+  const iovec local{ours, bytes};
+  const iovec remote{const_cast<void*>(theirs), bytes};
+  const long got = call(number, call(SYS_getpid), ptr(&local), 1, ptr(&remote), 1, 0);
+  if (got != -EPERM && got != -ENOSYS) return got == static_cast<long>(bytes);
+  if (number == SYS_process_vm_readv)
+    std::memcpy(ours, theirs, bytes);
+  else
+    std::memcpy(const_cast<void*>(theirs), ours, bytes);
+  return true;
+}
+
+}  // namespace
+
+bool read_own(void* to, const void* from, std::size_t bytes) {
+  return copy_own(SYS_process_vm_readv, to, from, bytes);
+}
+
+bool write_own(void* to, const void* from, std::size_t bytes) {
+  return copy_own(SYS_process_vm_writev, const_cast<void*>(from), to, bytes);
 }
 
 }  // namespace buoy::sys

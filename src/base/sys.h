@@ -68,6 +68,14 @@ inline unsigned current_cpu() {
 void futex_wait(const void* word, std::uint32_t expected, std::uint64_t timeout_ns = 0);
 void futex_wake(const void* word, int waiters);
 
+// Calls body(argument) on another stack, whose top is aligned to 16; its result. Unwinders can follow.
+long on_stack(long (*body)(const void*), const void* argument, void* stack_top);
+
+// Copies within this process by the kernel: false, in place of a fault, where that cannot be read or
+// written. Where the kernel does not offer it (a filter), it is an ordinary copy.
+[[nodiscard]] bool read_own(void* to, const void* from, std::size_t bytes);
+[[nodiscard]] bool write_own(void* to, const void* from, std::size_t bytes);
+
 // Writes "buoy: <text>\n" to stderr, in one write.
 void complain(std::string_view text);
 // A line put together without allocation: text, a number, text.

@@ -20,18 +20,19 @@ Failure missing(const mmu::Capability& capability) {
 }  // namespace
 
 Outcome<bool> check_kernel_serves(const mmu::Capabilities& capabilities, FaultDelivery wanted) {
-  if (wanted == FaultDelivery::kSignal)
-    return Failure{kUsage,
-                   "run: --faults signal: system calls on pages that are not there would fail, and "
-                   "the gate that helps them is not built yet; use --faults thread"};
   if (const mmu::Capability* line = capabilities.missing()) return missing(*line);
-  if (!capabilities.allows(mmu::Delivery::kThread)) {
+  const auto needs = [&](std::string_view name) -> Outcome<bool> {
     const auto* line = std::find_if(
         capabilities.begin(), capabilities.end(),
-        [](const mmu::Capability& c) { return c.name.substr(0, 15) == "thread delivery"; });
-    if (line != capabilities.end()) return missing(*line);
-    return Failure{kUsage, "run: faults of system calls cannot be served here"};
-  }
+        [&](const mmu::Capability& c) { return c.name.substr(0, name.size()) == name; });
+    if (line != capabilities.end() && !line->available) return missing(*line);
+    return Failure{kUsage, "run: " + std::string(name) + " is not possible here"};
+  };
+  const bool by_signal = capabilities.allows(mmu::Delivery::kSignal);
+  const bool by_thread = capabilities.allows(mmu::Delivery::kThread);
+  if (wanted == FaultDelivery::kSignal && !by_signal) return needs("signal delivery");
+  if (wanted == FaultDelivery::kThread && !by_thread) return needs("thread delivery");
+  if (!by_signal && !by_thread) return needs("signal delivery");
   // The program's pins are unknown to us: O_DIRECT and io_uring would write to pages that left.
   if (!capabilities.detects_pins())
     return Failure{kUsage,

@@ -85,7 +85,7 @@ std::vector<std::string> make_environment(const RunOptions& options, const std::
   set(env::kBudget, std::to_string(options.budget));
   set(env::kBackingFile, file);
   set(env::kCompressor, options.compressor);
-  set(env::kFaults, "thread");
+  set(env::kFaults, word_of(options.faults));
   set(env::kOnExhausted, options.on_exhausted);
   if (const std::string device = device_for_children(); !device.empty()) set(env::kDevice, device);
   if (!options.stats.empty())

@@ -128,6 +128,18 @@ Outcome<RunOptions> parse_run_options(const std::vector<std::string>& words) {
   return options;
 }
 
+const char* word_of(FaultDelivery faults) {
+  switch (faults) {
+    case FaultDelivery::kThread:
+      return "thread";
+    case FaultDelivery::kSignal:
+      return "signal";
+    case FaultDelivery::kAuto:
+      break;
+  }
+  return "auto";
+}
+
 const char* run_help() {
   return R"(Usage: buoy run --budget SIZE [OPTION]... [--] PROGRAM [ARG...]
 

@@ -25,6 +25,9 @@ struct RunOptions {
 // `words`: what follows `buoy run`. Options end at the first word that is none, or at `--`.
 [[nodiscard]] Outcome<RunOptions> parse_run_options(const std::vector<std::string>& words);
 
+// The option's word.
+[[nodiscard]] const char* word_of(FaultDelivery faults);
+
 [[nodiscard]] const char* run_help();
 
 }  // namespace buoy::cli

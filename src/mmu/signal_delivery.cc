@@ -141,6 +141,30 @@ Verdict ask_receivers(const Fault& fault) {
   return Verdict::kForeign;
 }
 
+// ---- On a stack of its own, where the thread has one.
+thread_local constinit std::span<std::byte> fault_stack;
+
+struct Question {
+  const Fault* fault;
+  Verdict verdict;
+};
+
+long ask_on_this_stack(const void* raw) {
+  auto* const question = static_cast<Question*>(const_cast<void*>(raw));
+  question->verdict = ask_receivers(*question->fault);
+  return 0;
+}
+
+Verdict ask(const Fault& fault) {
+  const auto* const here = static_cast<const std::byte*>(__builtin_frame_address(0));
+  const std::span<std::byte> stack = fault_stack;
+  const bool is_there = here >= stack.data() && here < stack.data() + stack.size();
+  if (stack.empty() || is_there) return ask_receivers(fault);
+  Question question{&fault, Verdict::kForeign};
+  sys::on_stack(&ask_on_this_stack, &question, stack.data() + stack.size());
+  return question.verdict;
+}
+
 bool is_unmapped(Vpn vpn) {
   const unsigned used = slots_used.load(std::memory_order_acquire);
   for (unsigned i = 0; i < used; ++i) {
@@ -236,7 +260,7 @@ void on_sigbus(int, siginfo_t* info, void* raw_context) {
   // Codes above zero come from the kernel; of those only MCEERR_AO is not about this instruction.
   const bool is_fault = info->si_code > 0 && info->si_code != BUS_MCEERR_AO;
   Verdict verdict = Verdict::kForeign;
-  if (is_fault || is_from_ourselves(*info)) verdict = ask_receivers(fault_of(*info, *context));
+  if (is_fault || is_from_ourselves(*info)) verdict = ask(fault_of(*info, *context));
   errno = saved_errno;
   if (verdict == Verdict::kResolved) return;
   if (verdict == Verdict::kBusError) {
@@ -262,6 +286,8 @@ void install_locked() {
 }
 
 }  // namespace
+
+void set_fault_stack(std::span<std::byte> stack) { fault_stack = stack; }
 
 Status attach(SignalReceiver* receiver) {
   const InstallGuard guard;

@@ -12,7 +12,9 @@
 #pragma once
 
 #include <csignal>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "base/result.h"
 #include "mmu/mmu.h"
@@ -50,6 +52,10 @@ void detach(SignalReceiver* receiver);
 // Thread delivery without poison: the thread `tid`, which waits in a fault at `address`, gets
 // SIGBUS as if the hardware had sent it. Its receiver is asked, and must say kBusError.
 void send_bus_error(int tid, std::uintptr_t address);
+
+// Faults of the calling thread are resolved on this stack, where they do not arrive on it: on the
+// program's own there may be little room. Empty: no longer.
+void set_fault_stack(std::span<std::byte> stack);
 
 // In a fork child, which has one thread: what others were doing here is not going on any more.
 void forget_other_threads();

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/sys.h"
+#include "mmu/managed_bounds.h"
 #include "mmu/uffd_abi.h"
 
 namespace buoy::mmu {
@@ -170,7 +171,10 @@ Result<Reservation> UffdMmu::complete(Reservation r) {
   advise_addresses({r.shadow, r.pages}, Backing::kSmall);
   Status status = enroll(r);
   if (status.ok()) status = table_.add(r);
-  if (status.ok()) return r;
+  if (status.ok()) {
+    managed_bounds.include({r.base, r.pages});
+    return r;
+  }
   sys::unmap(*shadow, r.pages.bytes());
   return status.error();
 }

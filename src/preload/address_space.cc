@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "base/sys.h"
+#include "gate/call.h"
 #include "preload/mapping_policy.h"
 #include "preload/runtime.h"
 
@@ -365,13 +366,13 @@ long residency(void* address, std::size_t length, unsigned char* vec) {
   Pool* pool = pool_if_started();
   const Result<Range> range = range_of(address, length);
   if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
-    return sys::call(SYS_mincore, sys::ptr(address), static_cast<long>(length), sys::ptr(vec));
+    return gate::call(SYS_mincore, sys::ptr(address), static_cast<long>(length), sys::ptr(vec));
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
     if (s.owner == Owner::kNobody) return -ENOMEM;
     const std::size_t pages = s.range.bytes() / kPageSize;
     // The kernel first, whoever knows the answer: it finds out whether `vec` can be written to.
-    long r = sys::call(SYS_mincore, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()),
-                       sys::ptr(vec));
+    long r = gate::call(SYS_mincore, sys::ptr(s.range.pointer()),
+                        static_cast<long>(s.range.bytes()), sys::ptr(vec));
     if (r == 0 && s.owner == Owner::kPool)
       r = pool->residency(s.range.pointer(), s.range.bytes(), vec);
     vec += pages;

@@ -15,33 +15,6 @@
 #include "preload/runtime.h"
 #include "preload/stats_at_exit.h"
 
-// long buoy_switch_stack(long (*body)(const void*), const void* argument, void* stack_top)
-// Calls body(argument) on another stack. rbp keeps the old one, and unwinders can follow it.
-asm(R"(
-  .pushsection .text,"ax",@progbits
-  .hidden buoy_switch_stack
-  .type buoy_switch_stack, @function
-buoy_switch_stack:
-  .cfi_startproc
-  pushq %rbp
-  .cfi_def_cfa_offset 16
-  .cfi_offset %rbp, -16
-  movq %rsp, %rbp
-  .cfi_def_cfa_register %rbp
-  movq %rdi, %rax
-  movq %rsi, %rdi
-  movq %rdx, %rsp
-  callq *%rax
-  movq %rbp, %rsp
-  popq %rbp
-  .cfi_def_cfa %rsp, 8
-  ret
-  .cfi_endproc
-  .size buoy_switch_stack, . - buoy_switch_stack
-  .popsection
-)");
-extern "C" long buoy_switch_stack(long (*body)(const void*), const void* argument, void* stack_top);
-
 namespace buoy::preload {
 namespace {
 
@@ -129,7 +102,7 @@ class PreparedClone {
 // Runs a function on the fork stack, one thread at a time. Signals are blocked.
 long on_fork_stack(long (*body)(const void* argument), const void* argument) {
   lock_fork();
-  const long r = buoy_switch_stack(body, argument, fork_stack + kForkStackBytes);
+  const long r = sys::on_stack(body, argument, fork_stack + kForkStackBytes);
   unlock_fork();
   return r;
 }
@@ -189,7 +162,7 @@ long clone_child_with_stack(const void* raw) {
   if (wants_child_word) *request.child_word = sys::gettid();
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&call.mask), 0, sizeof call.mask);
   auto top = reinterpret_cast<std::uintptr_t>(request.stack) & ~std::uintptr_t{15};
-  return buoy_switch_stack(run_child, &request, reinterpret_cast<void*>(top));
+  return sys::on_stack(run_child, &request, reinterpret_cast<void*>(top));
 }
 
 }  // namespace

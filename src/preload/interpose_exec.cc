@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "base/sys.h"
+#include "gate/call.h"
 #include "preload/exec_environment.h"
 #include "preload/interpose.h"
 
@@ -58,7 +59,7 @@ int refuse() {
 int execute(const char* path, char* const* arguments, char* const* program) {
   if (!ExecEnvironment::is_library_in_reach()) return refuse();
   const ExecEnvironment environment(program);
-  return static_cast<int>(libc_result(buoy::sys::call(
+  return static_cast<int>(libc_result(buoy::gate::call(
       SYS_execve, buoy::sys::ptr(path),
       buoy::sys::ptr(arguments),             // NOLINT(bugprone-multi-level-implicit)
       buoy::sys::ptr(environment.get()))));  // NOLINT(bugprone-multi-level-implicit)
@@ -158,9 +159,9 @@ BUOY_EXPORT int execveat(int folder, const char* path, char* const arguments[],
                          char* const environment[], int flags) {
   if (!ExecEnvironment::is_library_in_reach()) return refuse();
   const ExecEnvironment mended(environment);
-  return static_cast<int>(libc_result(
-      buoy::sys::call(SYS_execveat, folder, buoy::sys::ptr(path), reinterpret_cast<long>(arguments),
-                      reinterpret_cast<long>(mended.get()), flags)));
+  return static_cast<int>(libc_result(buoy::gate::call(
+      SYS_execveat, folder, buoy::sys::ptr(path), reinterpret_cast<long>(arguments),
+      reinterpret_cast<long>(mended.get()), flags)));
 }
 
 BUOY_EXPORT int posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,

@@ -4,6 +4,7 @@
 #include <cstdarg>
 
 #include "base/sys.h"
+#include "gate/call.h"
 #include "preload/address_space.h"
 #include "preload/interpose.h"
 #include "preload/self_pidfd.h"
@@ -59,8 +60,8 @@ BUOY_EXPORT ssize_t process_madvise(int pidfd, const iovec* ranges, size_t count
                                     unsigned flags) {
   if (flags == 0 && buoy::preload::is_self_pidfd(pidfd))
     return libc_result(space::advise_vector(ranges, count, advice));
-  return libc_result(buoy::sys::call(SYS_process_madvise, pidfd, buoy::sys::ptr(ranges),
-                                     static_cast<long>(count), advice, flags));
+  return libc_result(buoy::gate::call(SYS_process_madvise, pidfd, buoy::sys::ptr(ranges),
+                                      static_cast<long>(count), advice, flags));
 }
 
 BUOY_EXPORT int mlock(const void* address, size_t length) {

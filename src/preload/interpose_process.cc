@@ -15,6 +15,7 @@
 
 #include "base/signals.h"
 #include "base/sys.h"
+#include "gate/gate.h"
 #include "preload/fork_catcher.h"
 #include "preload/forked_clone.h"
 #include "preload/interpose.h"
@@ -31,7 +32,8 @@ using buoy::preload::ForkCatcher;
 // Runs a fork of libc's with the clone in it caught.
 template <typename LibcFork>
 pid_t caught(LibcFork libc_fork) {
-  if (buoy::preload::pool_if_started() == nullptr) return libc_fork();
+  // Where there is a gate, the clone passes there.
+  if (buoy::preload::pool_if_started() == nullptr || buoy::gate::is_installed()) return libc_fork();
   int error = 0;
   pid_t pid = -1;
   {

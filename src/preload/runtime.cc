@@ -6,10 +6,12 @@
 
 #include "base/signals.h"
 #include "base/sys.h"
+#include "gate/gate.h"
 #include "mmu/uffd_source.h"
 #include "preload/environment.h"
 #include "preload/exec_environment.h"
 #include "preload/fork_catcher.h"
+#include "preload/route.h"
 #include "preload/stats_at_exit.h"
 
 namespace buoy::preload {
@@ -31,6 +33,21 @@ constinit Settings the_settings{};
   for (;;) sys::call(SYS_exit_group, 2);
 }
 
+// With the gate, which signal delivery needs, or with handler threads where that may be and cannot.
+Result<Pool*> make_pool() {
+  PoolOptions options = the_settings.pool;
+  if (options.faults != Faults::kThread) {
+    options.faults = Faults::kSignal;
+    const Result<Pool*> made = Pool::create(options);
+    const Status gate = made ? gate::install((*made)->vm(), &route) : Status();
+    if (made && gate) return made;
+    if (the_settings.pool.faults == Faults::kSignal) return made ? gate.error() : made.error();
+    if (made) (void)Pool::destroy(*made);
+  }
+  options.faults = Faults::kThread;
+  return Pool::create(options);
+}
+
 void create_pool() {
   const char* what = nullptr;
   const Result<Settings> read = read_settings(&what);
@@ -46,7 +63,7 @@ void create_pool() {
   keep_environment_for_exec();
   if (const char* device = initial_environment(environment::kDevice))
     (void)mmu::uffd_source::accept(device);  // closed since: then there may be other ways
-  const Result<Pool*> made = Pool::create(the_settings.pool);
+  const Result<Pool*> made = make_pool();
   if (!made) {
     const char* name = strerrordesc_np(made.code());
     sys::Line line;
@@ -113,6 +130,7 @@ void after_fork_in_child() {
   own_pid.store(static_cast<int>(sys::call(SYS_getpid)), std::memory_order_relaxed);
   stats_at_exit_after_fork_in_child();
   fork_catcher_after_fork_in_child();
+  gate::after_fork_in_child();
   if (const Status s = pool().after_fork_in_child(); !s) {
     const char* name = strerrordesc_np(s.code());
     sys::Line()

@@ -91,11 +91,17 @@ Result<Settings> read_settings(const char** what) {
     return Error{EINVAL};
   }
 
-  // Signal delivery fails every system call on a page that is not there; it waits for the gate.
   *what = environment::kFaults;
   const char* faults = initial_environment(environment::kFaults);
-  if (faults != nullptr && !is(faults, "thread")) return Error{EINVAL};
-  s.pool.faults = Faults::kThread;
+  if (faults == nullptr || is(faults, "auto")) {
+    s.pool.faults = Faults::kAuto;
+  } else if (is(faults, "signal")) {
+    s.pool.faults = Faults::kSignal;
+  } else if (is(faults, "thread")) {
+    s.pool.faults = Faults::kThread;
+  } else {
+    return Error{EINVAL};
+  }
 
   *what = environment::kOnExhausted;
   const char* exhausted = initial_environment(environment::kOnExhausted);

@@ -126,6 +126,12 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // nothing is done: a page is protected from such a touch.
   Status populate(PageRun run, PinFor purpose);
 
+  // ---- For whoever is about to touch, or to have the kernel touch (touch.cc). Lock-free. -------
+  // Would a touch of this kind find the page as it needs it? It may leave at any time.
+  [[nodiscard]] bool is_ready(Vpn v, PinFor purpose) const;
+  // Pages from run.first on that the program has mapped and may touch so.
+  [[nodiscard]] PageCount permitted_prefix(PageRun run, PinFor purpose) const;
+
   // ---- Promises of ranges (promises.cc). The run is mapped. ENOMEM. -----------------------------
   // What a fork child finds there in place of the contents.
   enum class InChild : std::uint8_t { kContents = 0, kNothing = 1, kZeros = 2 };

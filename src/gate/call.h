@@ -1,0 +1,66 @@
+// One system call of the program, made so that memory that is not resident is no obstacle.
+//
+// The kernel answers EFAULT, or stops short, where a page is missing or its stores are trapped. What
+// that means depends on the call (table.h):
+//   retry   nothing is lost: bring in what is needed, call again; each time more, at last pinned
+//   lossy   the kernel reads and writes a copy in unmanaged memory
+//   effect  likewise
+//   hold    what it touches is brought in and pinned while it runs
+// Results and errors are the kernel's. ENOMEM where the budget and every tier are full.
+#pragma once
+
+#include "gate/descriptor_kinds.h"
+#include "gate/memory.h"
+#include "gate/table.h"
+
+namespace buoy::gate {
+
+class Call {
+ public:
+  Call(Memory& memory, long number, const long* arguments);
+
+  // The whole of it.
+  long make();
+  // It was made where the program makes it, with this result: what is left to do.
+  long settle(long result);
+
+  // Can it be made where the program makes it, with settle() behind it? Brings in what it needs first.
+  [[nodiscard]] bool is_plain();
+  // Is nothing that it touches managed?
+  [[nodiscard]] bool is_untouched();
+
+ private:
+  struct Want {
+    Had had = Had::kAll;
+    bool is_whole = true;  // no part was longer than the window
+  };
+  [[nodiscard]] long raw() const;
+  [[nodiscard]] Class kind();
+  [[nodiscard]] DescriptorKind kind_of_source() const;
+  // Is any part managed?
+  [[nodiscard]] bool touches_managed();
+  [[nodiscard]] bool is_atomic_over_pages() const;
+  Want bring_in(std::size_t window);
+  long retry();
+  long once_pinned(std::size_t window);
+  long held();
+  template <typename Pins>
+  bool bring_in_behind(Pins& pins);
+  // More of a transfer that stopped short at a missing page.
+  long go_on(long done);
+  long go_on_vector(long done);
+  long transfer_more(long number, Bytes rest, bool reads, bool has_offset, long offset);
+
+  Memory& memory_;
+  long number_;
+  long arguments_[6];
+  const Entry& entry_;
+};
+
+// The pool whose memory it is. Once, before the first call passes.
+void set_memory(Vm& vm);
+[[nodiscard]] Memory* memory_if_set();
+// For those of our own who hand the kernel pointers of the program's: as the program would.
+long call(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0);
+
+}  // namespace buoy::gate

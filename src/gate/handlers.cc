@@ -1,0 +1,56 @@
+// What the entries call. Compiled without vector registers, which a system call keeps: what needs
+// them (anything that may copy, or bring in pages) runs with_vectors_kept().
+#include "gate/handlers.h"
+
+#include "base/sys.h"
+#include "gate/call.h"
+#include "gate/descriptor_kinds.h"
+#include "gate/entry.h"
+#include "gate/slow.h"
+
+namespace buoy::gate {
+
+namespace {
+
+constexpr std::uintptr_t kPage = 4096;
+
+// Reads and writes of one buffer that is there, from and to what loses nothing: in place, at once.
+bool is_quick(const Memory& memory, const Frame& f) {
+  const bool reads = f.result == SYS_read || f.result == SYS_pread64;
+  if (!reads && f.result != SYS_write && f.result != SYS_pwrite64) return false;
+  const auto address = static_cast<std::uintptr_t>(f.arguments[1]);
+  const auto length = static_cast<std::uintptr_t>(f.arguments[2]);
+  if (length == 0 || length > kPage - address % kPage) return false;
+  if (f.result == SYS_read) {
+    const DescriptorKind kind = descriptor_kinds.known(static_cast<int>(f.arguments[0]));
+    if (kind != DescriptorKind::kFile && kind != DescriptorKind::kStream) return false;
+  }
+  return memory.is_page_ready(address, reads ? PinFor::kWriting : PinFor::kReading);
+}
+
+std::uintptr_t in_front(Frame* f) {
+  f->result = static_cast<int>(f->result);  // the number, as the kernel reads it
+  const Memory* const memory = memory_if_set();
+  if (f->info->is_in_place && f->info->has_behind && is_quick(*memory, *f)) return f->info->call;
+  return with_vectors_kept(&in_front_slowly, f);
+}
+
+// A count that ended early, at a page that is there: the file ended, or the pipe was empty.
+std::uintptr_t behind(Frame* f) {
+  constexpr long kFault = -14;
+  if (f->result != kFault && f->info->number != Site::kNumberUnknown) {
+    const bool reads = f->info->number == SYS_read || f->info->number == SYS_pread64;
+    const bool writes = f->info->number == SYS_write || f->info->number == SYS_pwrite64;
+    const auto next = static_cast<std::uintptr_t>(f->arguments[1] + f->result);
+    if ((reads || writes) &&
+        memory_if_set()->is_page_ready(next, reads ? PinFor::kWriting : PinFor::kReading))
+      return f->info->resume;
+  }
+  return with_vectors_kept(&behind_slowly, f);
+}
+
+}  // namespace
+
+Handlers handlers() { return {&in_front, &behind}; }
+
+}  // namespace buoy::gate

@@ -1,0 +1,56 @@
+#include "gate/slow.h"
+
+#include "base/sys.h"
+#include "gate/call.h"
+#include "gate/signals.h"
+#include "gate/thread.h"
+
+namespace buoy::gate {
+
+namespace {
+
+constinit Router the_router = nullptr;
+constexpr long kClone3 = 435;
+
+std::uintptr_t go_on(Frame* f, long result) {
+  f->result = result;
+  return f->info->resume;
+}
+
+}  // namespace
+
+void set_router(Router router) { the_router = router; }
+
+std::uintptr_t in_front_slowly(Frame* f) {
+  Memory& memory = *memory_if_set();
+  memory.count(Event::gate_enter);
+  thread::prepare();
+  const long number = f->result;
+  const long* const a = f->arguments;
+  if (signals::has_mask(number)) return go_on(f, signals::call_with_mask(memory, number, a));
+  if (number == SYS_sigaltstack) return go_on(f, thread::set_alternate_stack(memory, a));
+  if (number == SYS_exit) thread::before_exit(memory);
+  if (number == SYS_clone || number == kClone3) thread::hold_for_new_thread(memory, number, a);
+  long result = 0;
+  switch (the_router(number, a, &result)) {
+    case Routed::kDone:
+      return go_on(f, result);
+    case Routed::kInPlace:
+      if (f->info->is_in_place) return f->info->call;
+      return go_on(f, sys::call(number, a[0], a[1], a[2], a[3], a[4], a[5]));
+    case Routed::kNotSpecial:
+      break;
+  }
+  Call call(memory, number, a);
+  if (f->info->is_in_place && (f->info->has_behind ? call.is_plain() : call.is_untouched()))
+    return f->info->call;
+  return go_on(f, call.make());
+}
+
+std::uintptr_t behind_slowly(Frame* f) {
+  Memory& memory = *memory_if_set();
+  memory.count(Event::gate_enter);
+  return go_on(f, Call(memory, f->info->number, f->arguments).settle(f->result));
+}
+
+}  // namespace buoy::gate

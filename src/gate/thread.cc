@@ -1,0 +1,206 @@
+#include "gate/thread.h"
+
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+
+#include "base/sys.h"
+#include "gate/call.h"
+#include "gate/parts.h"
+#include "gate/scratch.h"
+#include "mmu/signal_delivery.h"
+
+namespace buoy::gate::thread {
+
+namespace {
+
+constexpr std::size_t kStackBytes = std::size_t{64} << 10;
+constexpr long kClone3 = 435;
+
+struct OwnStack {
+  std::byte* base = nullptr;
+  bool is_prepared = false;
+};
+thread_local constinit OwnStack own;
+
+Bytes at(std::uintptr_t address, std::size_t length) { return {address, length}; }
+
+bool is_ours(const stack_t& s) { return own.base != nullptr && s.ss_sp == own.base; }
+
+long kernel_stack(const stack_t* fresh, stack_t* old) {
+  return sys::call(SYS_sigaltstack, sys::ptr(fresh), sys::ptr(old));
+}
+
+void use_own_stack() {
+  stack_t fresh{};
+  fresh.ss_sp = own.base;
+  fresh.ss_size = kStackBytes;
+  kernel_stack(&fresh, nullptr);
+}
+
+}  // namespace
+
+void prepare() {
+  if (own.is_prepared) return;
+  own.is_prepared = true;
+  const long got = sys::call(SYS_mmap, 0, kStackBytes, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  if (got < 0) return;
+  own.base = reinterpret_cast<std::byte*>(got);  // NOLINT(performance-no-int-to-ptr)
+  mmu::signal_delivery::set_fault_stack({own.base, kStackBytes});
+  stack_t present{};
+  if (kernel_stack(nullptr, &present) == 0 && (present.ss_flags & SS_DISABLE) != 0) use_own_stack();
+}
+
+long set_alternate_stack(Memory& memory, const long* a) {
+  stack_t fresh{};
+  stack_t present{};
+  const auto wanted = static_cast<std::uintptr_t>(a[0]);
+  const auto told = static_cast<std::uintptr_t>(a[1]);
+  if (wanted != 0 && !read_program(memory, &fresh, at(wanted, sizeof fresh))) return -EFAULT;
+  if (const long rc = kernel_stack(nullptr, &present); rc != 0) return rc;
+  if (wanted != 0) {
+    const bool ends = (fresh.ss_flags & SS_DISABLE) != 0;
+    // A signal frame is written there by the kernel.
+    const Bytes stack = at(reinterpret_cast<std::uintptr_t>(fresh.ss_sp), fresh.ss_size);
+    if (!ends && memory.is_managed(stack) && memory.pin(stack, PinFor::kWriting) == Had::kFull)
+      return -ENOMEM;
+    if (const long rc = kernel_stack(&fresh, nullptr); rc != 0) return rc;
+    if (ends && own.base != nullptr) use_own_stack();
+  }
+  if (told == 0) return 0;
+  if (is_ours(present)) {
+    const bool is_on_it = (present.ss_flags & SS_ONSTACK) != 0;
+    present = stack_t{};
+    present.ss_flags = is_on_it ? SS_ONSTACK : SS_DISABLE;
+  }
+  return write_program(memory, at(told, sizeof present), &present) ? 0 : -EFAULT;
+}
+
+namespace {
+
+struct NewThread {
+  std::uint64_t flags = 0;
+  std::uintptr_t cleared_word = 0;
+  Bytes stack;
+};
+
+NewThread read_request(Memory& memory, long number, const long* a) {
+  NewThread t;
+  if (number == kClone3) {
+    struct {
+      std::uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+    } request{};
+    if (static_cast<std::size_t>(a[1]) < sizeof request ||
+        !read_program(memory, &request, at(static_cast<std::uintptr_t>(a[0]), sizeof request)))
+      return t;
+    return {request.flags, request.child_tid, at(request.stack, request.stack_size)};
+  }
+  // How far it reaches below its top is not told.
+  constexpr std::size_t kHeld = std::size_t{256} << 10;
+  const auto top = static_cast<std::uintptr_t>(a[1]);
+  t.flags = static_cast<std::uint64_t>(a[0]);
+  t.cleared_word = static_cast<std::uintptr_t>(a[3]);
+  std::size_t bytes = 0;
+  while (top != 0 && bytes < kHeld && memory.is_managed_at(top - bytes - 1) &&
+         memory.is_permitted(at(top - bytes - 1, 1), PinFor::kWriting))
+    bytes += std::min(kPageSize, top - bytes);
+  t.stack = at(top - bytes, bytes);
+  return t;
+}
+
+}  // namespace
+
+void hold_for_new_thread(Memory& memory, long number, const long* a) {
+  const NewThread t = read_request(memory, number, a);
+  if ((t.flags & CLONE_VM) == 0) return;
+  if ((t.flags & CLONE_CHILD_CLEARTID) != 0 && memory.is_managed_at(t.cleared_word))
+    (void)memory.pin(at(t.cleared_word, sizeof(int)), PinFor::kWriting);
+  constexpr std::size_t kMostHeld = std::size_t{8} << 20;
+  if (t.stack.length == 0 || !memory.is_managed(t.stack)) return;
+  const std::size_t held = std::min(t.stack.length, kMostHeld);
+  (void)memory.pin(t.stack.after(t.stack.length - held), PinFor::kWriting);
+}
+
+namespace {
+
+// The kernel's handling of a robust list at a thread's death (kernel/futex/core.c: the same steps).
+class RobustList {
+ public:
+  explicit RobustList(Memory& memory)
+      : memory_(memory), tid_(static_cast<unsigned>(sys::gettid())) {}
+
+  void handle() {
+    robust_list_head* head = nullptr;
+    std::size_t length = 0;
+    if (sys::call(SYS_get_robust_list, 0, sys::ptr(&head), sys::ptr(&length)) != 0 ||
+        head == nullptr || length != sizeof *head)
+      return;
+    const auto head_at = reinterpret_cast<std::uintptr_t>(head);
+    robust_list_head list;
+    if (!read_program(memory_, &list, at(head_at, sizeof list))) return;
+    offset_ = list.futex_offset;
+    auto entry = reinterpret_cast<std::uintptr_t>(list.list.next);
+    const auto pending = reinterpret_cast<std::uintptr_t>(list.list_op_pending);
+    constexpr unsigned kMost = 2048;  // ROBUST_LIST_LIMIT
+    for (unsigned i = 0; i < kMost && (entry & ~kPi) != head_at && (entry & ~kPi) != 0; ++i) {
+      std::uintptr_t next = 0;
+      const bool could = read_program(memory_, &next, at(entry & ~kPi, sizeof next));
+      if ((entry & ~kPi) != (pending & ~kPi)) owner_died(entry);
+      if (!could) return;
+      entry = next;
+    }
+    if ((pending & ~kPi) != 0) owner_died(pending);
+  }
+
+ private:
+  static constexpr std::uintptr_t kPi = 1;
+
+  void owner_died(std::uintptr_t entry) {
+    const std::uintptr_t word = (entry & ~kPi) + static_cast<std::uintptr_t>(offset_);
+    const Bytes place = at(word, sizeof(std::uint32_t));
+    // The kernel finds what is unmanaged; a lock with inheritance is the kernel's to hand on.
+    if (!memory_.is_managed(place) || !memory_.is_permitted(place, PinFor::kWriting)) return;
+    if ((entry & kPi) != 0) {
+      (void)memory_.pin(place, PinFor::kWriting);
+      return;
+    }
+    auto* const futex = reinterpret_cast<std::uint32_t*>(word);  // NOLINT
+    std::uint32_t seen = __atomic_load_n(futex, __ATOMIC_RELAXED);
+    do {
+      if ((seen & FUTEX_TID_MASK) != tid_) return;
+    } while (!__atomic_compare_exchange_n(futex, &seen, (seen & FUTEX_WAITERS) | FUTEX_OWNER_DIED,
+                                          true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    // Not private: robust mutexes wait that way.
+    if ((seen & FUTEX_WAITERS) != 0) call(SYS_futex, static_cast<long>(word), FUTEX_WAKE, 1);
+  }
+
+  Memory& memory_;
+  unsigned tid_;
+  long offset_ = 0;
+};
+
+}  // namespace
+
+void before_exit(Memory& memory) {
+  RobustList(memory).handle();
+  Scratch::forget_thread();
+  if (own.base == nullptr) return;
+  stack_t present{};
+  if (kernel_stack(nullptr, &present) != 0 || (present.ss_flags & SS_ONSTACK) != 0) return;
+  if (is_ours(present)) {
+    stack_t none{};
+    none.ss_flags = SS_DISABLE;
+    kernel_stack(&none, nullptr);
+  }
+  mmu::signal_delivery::set_fault_stack({});
+  sys::call(SYS_munmap, sys::ptr(own.base), kStackBytes);
+  own = OwnStack{nullptr, true};
+}
+
+}  // namespace buoy::gate::thread

@@ -1,0 +1,27 @@
+// What the gate keeps for each thread of the program, and what the kernel touches of a thread's memory
+// outside of its calls: stacks, alternate stacks, words that it clears when the thread ends.
+//
+// Every thread has an alternate stack for its faults: its own stack may be managed memory (a context
+// of makecontext, pthread_attr_setstack), and a fault there could not be delivered on it. The program
+// does not see it: it reads of none where it has set none, and may set its own, from which faults then
+// go on to ours.
+#pragma once
+
+#include <cstdint>
+
+#include "gate/memory.h"
+
+namespace buoy::gate::thread {
+
+// At each thread's first call. Cheap once it is done.
+void prepare();
+// sigaltstack(2) for the program.
+long set_alternate_stack(Memory& memory, const long* arguments);
+// A thread is about to be made on managed stack, or with a managed word that the kernel clears: both
+// stay resident. `clone3`'s size of the stack is known; of clone's so much is held below its top.
+void hold_for_new_thread(Memory& memory, long number, const long* arguments);
+// The calling thread is about to end: does for its robust mutexes what the kernel could not do where
+// their pages are missing, and lets go of what it had.
+void before_exit(Memory& memory);
+
+}  // namespace buoy::gate::thread
