@@ -29,6 +29,13 @@ std::uintptr_t relative(std::uintptr_t base, std::uint32_t offset) {
 
 std::uintptr_t address_of(const std::uint8_t* p) { return reinterpret_cast<std::uintptr_t>(p); }
 
+// The common part of a description, whose letters tell.
+bool is_signal_frame(const std::uint8_t* fde) {
+  constexpr std::size_t kLettersAt = 9;  // behind its length, its number and its version
+  const std::uint8_t* const common = fde + 4 - word_at(fde + 4);
+  return std::strchr(reinterpret_cast<const char*>(common + kLettersAt), 'S') != nullptr;
+}
+
 }  // namespace
 
 Image::Image(std::uintptr_t load, std::span<const Elf64_Phdr> headers) {
@@ -46,7 +53,7 @@ Image::Image(std::uintptr_t load, std::span<const Elf64_Phdr> headers) {
   }
 }
 
-CodeRange Image::function_at(std::uintptr_t address) const {
+Image::Function Image::function_at(std::uintptr_t address) const {
   const std::uintptr_t base = address_of(index_);
   const std::uint8_t* const table = index_ + kHeaderBytes;
   // The last entry that begins at the address or before it.
@@ -72,8 +79,9 @@ CodeRange Image::function_at(std::uintptr_t address) const {
   std::uintptr_t end = begin + word_at(fde + 12);
   if (address >= end && low < index_entries_)
     end = relative(base, word_at(table + low * kEntryBytes));
-  const CodeRange function{begin, end};
-  return function.contains(address) ? function : CodeRange{};
+  const CodeRange code{begin, end};
+  if (!code.contains(address)) return {};
+  return {code, is_signal_frame(fde)};
 }
 
 void for_each_image(std::uintptr_t except, ImageBody body, void* context) {

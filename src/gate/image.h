@@ -36,8 +36,13 @@ class Image {
   [[nodiscard]] CodeRange extent() const {
     return count_ == 0 ? CodeRange{} : CodeRange{segments_[0].begin, segments_[count_ - 1].end};
   }
-  // The function around an address; empty if the table has none.
-  [[nodiscard]] CodeRange function_at(std::uintptr_t address) const;
+  // The function around an address. No bytes: the table has none.
+  struct Function {
+    CodeRange code;
+    // What a signal handler returns to: described from one byte too early on, and not called.
+    bool is_signal_frame = false;
+  };
+  [[nodiscard]] Function function_at(std::uintptr_t address) const;
 
  private:
   CodeRange segments_[kMostSegments];

@@ -377,7 +377,11 @@ bool can_be_patched(const Site& site) {
 SiteCounts scan(const Image& image, const CodeRange& segment, SiteList& sites) {
   SiteCounts counts;
   for (std::uintptr_t at = find_pair(segment.begin, segment.end); at < segment.end;) {
-    const CodeRange function = image.function_at(at);
+    const auto [function, is_signal_frame] = image.function_at(at);
+    if (is_signal_frame) {
+      at = find_pair(at + kCallBytes, segment.end);
+      continue;
+    }
     if (function.bytes() == 0 || function.end > segment.end) {
       ++counts.given_up;
       at = find_pair(at + kCallBytes, segment.end);
