@@ -32,7 +32,7 @@ enum class Size : std::uint8_t {
   kCounted,      // argument k, times `bytes`
   kCountedWord,  // *(std::uint32_t*) argument k, itself an in-out operand (addrlen, optlen)
   kString,       // up to and including the zero byte
-  kBits,         // argument k bits, in whole 64-bit words (fd_set)
+  kBits,         // argument k bits, less `bytes`, in whole 64-bit words (fd_set)
   kVector,       // iovec[argument k], and what they point at
   kMessage,      // msghdr, and what it points at
   kMessages,     // mmsghdr[argument k], and what they point at

@@ -44,6 +44,10 @@ constexpr Operand strings(Byte argument) { return of(argument, Direction::kIn, S
 constexpr Operand bits(Byte argument, Direction direction, Byte by) {
   return of(argument, direction, Size::kBits, by);
 }
+// NUMA's: the number is one more than there are.
+constexpr Operand nodes(Byte argument, Direction direction, Byte by) {
+  return of(argument, direction, Size::kBits, by, 1);
+}
 
 constexpr Operand gather(Byte argument, Byte by) {
   return of(argument, Direction::kIn, Size::kVector, by, 1);

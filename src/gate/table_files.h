@@ -100,8 +100,9 @@ inline constexpr Entry kAttributeCalls[] = {
 
 inline constexpr Entry kMountCalls[] = {
     call(155, "pivot_root", Class::kRetry, string(0), string(1)),
-    // The options may be a binary structure (NFS): no more than a page is read.
-    call(165, "mount", Class::kRetry, string(0), string(1), string(2), string(4)),
+    // Of the options it takes what it can read, and is content. They may be a binary structure (NFS),
+    // of a page at most.
+    call(165, "mount", Class::kLossy, string(0), string(1), string(2), string(4)),
     call(166, "umount2", Class::kRetry, string(0)),
     call(167, "swapon", Class::kRetry, string(0)),
     call(168, "swapoff", Class::kRetry, string(0)),
