@@ -113,13 +113,18 @@ struct XattrArguments {
   std::uint32_t size, flags = 0;
 };
 
-char g_value[64] = "value";
-
 void set_attribute() { setxattr("file", "user.one", "value", 5, 0); }
 void no_attribute(long = 0) { removexattr("file", "user.one"); }
 
-Argument xattr_arguments() {
-  return copy_of(XattrArguments{reinterpret_cast<std::uintptr_t>(g_value), 5});
+NamedCall through_arguments(long number, std::function<void()> before) {
+  return {number, [=] {
+            std::uint8_t* page = own_page();
+            const XattrArguments value{reinterpret_cast<std::uintptr_t>(page) + kPageBytes - 5, 5};
+            return Call{.arguments = {kHere, text("file"), 0, text("user.one"), copy_of(value), 16},
+                        .before = before,
+                        .after = no_attribute,
+                        .inner = page};
+          }};
 }
 
 }  // namespace
@@ -216,8 +221,8 @@ Calls attribute_calls() {
       path(197, {file, name}, set_attribute, no_attribute),
       path(198, {file, name}, set_attribute, no_attribute),
       on_file(199, {name}, set_attribute, no_attribute),
-      path(463, {kHere, file, 0, name, xattr_arguments(), 16}, {}, no_attribute),
-      path(464, {kHere, file, 0, name, xattr_arguments(), 16}, set_attribute, no_attribute),
+      through_arguments(463, {}),
+      through_arguments(464, set_attribute),
       path(465, {kHere, file, 0, room(64), 64}, set_attribute, no_attribute),
       path(466, {kHere, file, 0, name}, set_attribute, no_attribute),
   };

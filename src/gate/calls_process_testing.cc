@@ -70,19 +70,29 @@ std::string no_program() {
   close(fd);
   return written ? "garbage" : "";
 }
-Argument two_strings() {
-  static char one[] = "one", other[] = "other";
-  return copy_of(std::array<char*, 3>{one, other, nullptr});
+Argument two_strings(std::uint8_t* page) {
+  char* end = reinterpret_cast<char*>(page) + kPageBytes;
+  std::memcpy(end - 10, "one\0other", 10);
+  return copy_of(std::array<char*, 3>{end - 10, end - 6, nullptr});
 }
-Call execute() { return {{text(no_program()), two_strings(), two_strings()}}; }
-Call execute_at() { return {{AT_FDCWD, text(no_program()), two_strings(), two_strings(), 0}}; }
+Call execute() {
+  std::uint8_t* page = own_page();
+  return {.arguments = {text(no_program()), two_strings(page), two_strings(page)}, .inner = page};
+}
+Call execute_at() {
+  Call c = execute();
+  c.arguments.insert(c.arguments.begin(), AT_FDCWD);
+  c.arguments.emplace_back(0);
+  return c;
+}
 
 Call copy_through() {
-  auto* data = lasting(std::array<char, 64>{});
+  std::uint8_t* page = own_page();
+  std::uint8_t* data = page + kPageBytes - 64;
   auto* more = lasting(std::array<char, 64>{});
-  const Argument local = copy_of(std::array<iovec, 2>{iovec{data->data(), 30}, iovec{data, 34}});
+  const Argument local = copy_of(std::array<iovec, 2>{iovec{data, 30}, iovec{data + 30, 34}});
   const Argument remote = copy_of(std::array<iovec, 1>{iovec{more, 64}});
-  return {{getpid(), local, 2, remote, 1, 0}};
+  return {.arguments = {getpid(), local, 2, remote, 1, 0}, .inner = page};
 }
 
 // Refused for its flags, which is seen when it has been read.
@@ -191,12 +201,23 @@ struct Waiter {
 };
 constexpr std::uint32_t kWord = 2 | 128;  // FUTEX2_SIZE_U32, FUTEX2_PRIVATE
 
-Waiter waiter(std::uint64_t value) { return {value, lasting(std::uint32_t{5}), kWord, 0}; }
-Call wait_for_many() {
-  return {{copy_of(std::array<Waiter, 2>{waiter(1), waiter(5)}), 2, 0, copy_of(timespec{1, 0}),
-           CLOCK_MONOTONIC}};
+// For the word at the end of the page, which is zero.
+Waiter waiter(const std::uint8_t* page, std::uint64_t value) {
+  return {value, page + kPageBytes - 4, kWord, 0};
 }
-Call requeue() { return {{copy_of(std::array<Waiter, 2>{waiter(5), waiter(5)}), 0, 1, 1}}; }
+Call wait_for_many() {
+  const std::uint8_t* other = own_page();
+  std::uint8_t* page = own_page();
+  return {.arguments = {copy_of(std::array<Waiter, 2>{waiter(page, 0), waiter(other, 1)}), 2, 0,
+                        copy_of(timespec{1, 0}), CLOCK_MONOTONIC},
+          .inner = page};
+}
+Call requeue() {
+  std::uint8_t* page = own_page();
+  const std::uint8_t* other = own_page();
+  return {.arguments = {copy_of(std::array<Waiter, 2>{waiter(page, 0), waiter(other, 0)}), 0, 1, 1},
+          .inner = page};
+}
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 // Calls on sockets, POSIX and System V messages and semaphores.
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <mqueue.h>
 #include <netinet/in.h>
 #include <signal.h>
@@ -90,15 +91,15 @@ Call send_to() {
 }
 Call receive_from() {
   const Echo e = new_echo();
-  return {{e.fd, room(kSome), kSome, 0, room(sizeof(sockaddr_in)), kAddressSize},
+  return {{e.fd, room(2 * kSome), 2 * kSome, 0, room(sizeof(sockaddr_in)), kAddressSize},
           [=] { send_one(e); },
           [=](long) { drain(e.fd); }};
 }
 
-msghdr message_of(const sockaddr_in* address) {
-  auto* data = lasting(std::array<char, kSome>{});
+// With its data, and only that, at the end of the page.
+msghdr message_of(std::uint8_t* page, const sockaddr_in* address) {
   msghdr m{};
-  m.msg_iov = lasting(iovec{data->data(), data->size()});
+  m.msg_iov = lasting(iovec{page + kPageBytes - kSome, kSome});
   m.msg_iovlen = 1;
   if (address != nullptr) {
     m.msg_name = lasting(*address);
@@ -109,29 +110,40 @@ msghdr message_of(const sockaddr_in* address) {
 
 Call send_message() {
   const Echo e = new_echo();
-  return {{e.fd, copy_of(message_of(&e.address)), 0}, {}, [=](long) { drain(e.fd); }};
+  std::uint8_t* page = own_page();
+  return {.arguments = {e.fd, copy_of(message_of(page, &e.address)), 0},
+          .after = [=](long) { drain(e.fd); },
+          .inner = page};
 }
 Call receive_message() {
   const Echo e = new_echo();
-  return {
-      {e.fd, copy_of(message_of(nullptr)), 0}, [=] { send_one(e); }, [=](long) { drain(e.fd); }};
+  std::uint8_t* page = own_page();
+  return {.arguments = {e.fd, copy_of(message_of(page, nullptr)), 0},
+          .before = [=] { send_one(e); },
+          .after = [=](long) { drain(e.fd); },
+          .inner = page};
 }
 Call send_messages() {
   const Echo e = new_echo();
-  const std::array<mmsghdr, 2> both{mmsghdr{message_of(&e.address), 0},
-                                    mmsghdr{message_of(&e.address), 0}};
-  return {{e.fd, copy_of(both), 2, 0}, {}, [=](long) { drain(e.fd); }};
+  std::uint8_t* page = own_page();
+  const mmsghdr one{message_of(page, &e.address), 0};
+  return {.arguments = {e.fd, copy_of(std::array<mmsghdr, 2>{one, one}), 2, 0},
+          .after = [=](long) { drain(e.fd); },
+          .inner = page};
 }
 Call receive_messages() {
   const Echo e = new_echo();
-  const std::array<mmsghdr, 2> both{mmsghdr{message_of(nullptr), 0},
-                                    mmsghdr{message_of(nullptr), 0}};
-  return {{e.fd, copy_of(both), 2, 0, copy_of(timespec{1, 0})},
+  std::uint8_t* page = own_page();
+  const mmsghdr one{message_of(page, nullptr), 0};
+  return {
+      .arguments = {e.fd, copy_of(std::array<mmsghdr, 2>{one, one}), 2, 0, copy_of(timespec{1, 0})},
+      .before =
           [=] {
             send_one(e);
             send_one(e);
           },
-          [=](long) { drain(e.fd); }};
+      .after = [=](long) { drain(e.fd); },
+      .inner = page};
 }
 
 Call own_name() { return {{new_echo().fd, room(sizeof(sockaddr_in)), kAddressSize}}; }
@@ -142,6 +154,17 @@ Call peer_name() {
 }
 Call set_option() {
   return {{new_echo().fd, SOL_SOCKET, SO_LINGER, copy_of(linger{0, 3}), sizeof(linger)}};
+}
+// A filter that takes everything.
+Call attach_filter() {
+  std::uint8_t* page = own_page();
+  const sock_filter all{BPF_RET | BPF_K, 0, 0, 0xffff};
+  auto* at = page + kPageBytes - sizeof all;
+  std::memcpy(at, &all, sizeof all);
+  const sock_fprog program{1, reinterpret_cast<sock_filter*>(at)};
+  return {
+      .arguments = {new_echo().fd, SOL_SOCKET, SO_ATTACH_FILTER, copy_of(program), sizeof program},
+      .inner = page};
 }
 Call get_option() {
   return {{new_echo().fd, SOL_SOCKET, SO_LINGER, room(sizeof(linger)),
@@ -186,7 +209,7 @@ Call send_to_queue() {
 }
 Call receive_from_queue() {
   const mqd_t q = new_queue();
-  return {{q, room(kSome), kSome, room(4), far_away()},
+  return {{q, room(2 * kSome), 2 * kSome, room(4), far_away()},
           [q] {
             const std::array<char, kSome> data{};
             mq_send(q, data.data(), data.size(), 0);
@@ -272,6 +295,7 @@ Calls socket_calls() {
          return Call{{AF_UNIX, SOCK_STREAM, 0, room(8)}};
        }},
       {54, set_option},
+      {54, attach_filter},
       {55, get_option},
       {65, [] { return operate(false); }},
       {69, send_letter},

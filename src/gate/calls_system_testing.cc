@@ -32,6 +32,8 @@ Call resident_pages() { return {{reinterpret_cast<long>(some_pages()), 7 * kPage
 Call bind_memory() {
   return {{reinterpret_cast<long>(some_pages()), 8 * kPage, MPOL_BIND, first_node(), 65, 0}};
 }
+// The policy of the page that an address lies in, which is looked at for its node.
+Call policy_of_page() { return {{room(4), 0, 0, room(1), MPOL_F_NODE | MPOL_F_ADDR}}; }
 Call move_pages() {
   char* p = some_pages();
   return {{0, 2, copy_of(std::array<char*, 2>{p, p + kPage}), room(8), room(8), 2}};
@@ -77,6 +79,7 @@ Calls system_calls() {
       {237, bind_memory},
       simple(238, {MPOL_BIND, first_node(), 65}),
       simple(239, {room(4), room(128), 1024, 0, 0}),
+      {239, policy_of_page},
       {279, move_pages},
       {440, advise},
       {248, add_key},

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -12,6 +13,12 @@ namespace buoy::gate::testing {
 
 namespace {
 std::string g_folder;
+}
+
+std::uint8_t* own_page() {
+  void* p = mmap(nullptr, 2 * kPageBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  mprotect(p, kPageBytes, PROT_READ | PROT_WRITE);
+  return static_cast<std::uint8_t*>(p);
 }
 
 bool forbid_harm() {

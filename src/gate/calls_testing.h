@@ -42,6 +42,10 @@ T* lasting(const T& value) {
   return new T(value);
 }
 
+// A page with nothing behind it that may be touched.
+constexpr std::size_t kPageBytes = 4096;
+std::uint8_t* own_page();
+
 struct Call {
   std::vector<Argument> arguments;
   std::function<void()> before = {};     // ahead of each time that it is made
@@ -49,6 +53,8 @@ struct Call {
   // Bits: arguments of which the kernel uses less than the table says, or does not mind if it fails.
   unsigned loose = 0;
   bool same_result = true;  // another time it returns the same
+  // A page of own_page() that holds what a structure among the arguments points at.
+  void* inner = nullptr;
 };
 
 struct NamedCall {

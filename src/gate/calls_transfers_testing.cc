@@ -19,6 +19,7 @@ namespace buoy::gate::testing {
 namespace {
 
 constexpr std::size_t kSome = 100;
+constexpr long kNearEnd = 5000 - 70;  // of the file: less comes than there is room for
 
 struct Pipe {
   int reads, writes;
@@ -43,24 +44,25 @@ int a_file() { return open("file", O_RDWR); }
 
 Call read_file() {
   const int fd = a_file();
-  return {{fd, room(kSome), kSome}, [fd] { lseek(fd, 0, SEEK_SET); }};
+  return {{fd, room(kSome), kSome}, [fd] { lseek(fd, kNearEnd, SEEK_SET); }};
 }
 Call write_pipe() {
   const Pipe p = new_pipe();
   return {{p.writes, room(kSome), kSome}, {}, [p](long) { drain(p); }};
 }
-Call read_at() { return {{a_file(), room(kSome), kSome, 10}}; }
+Call read_at() { return {{a_file(), room(kSome), kSome, kNearEnd}}; }
 Call write_at() { return {{a_file(), room(kSome), kSome, 10}}; }
 
-// Two parts in memory that stays.
-Argument vector_of_two() {
-  auto* data = lasting(std::array<char, kSome>{});
-  return copy_of(std::array<iovec, 2>{iovec{data->data(), 60}, iovec{data->data() + 60, 40}});
+// Two parts, at the end of a page.
+Argument vector_of_two(std::uint8_t* page) {
+  std::uint8_t* data = page + kPageBytes - kSome;
+  return copy_of(std::array<iovec, 2>{iovec{data, 60}, iovec{data + 60, 40}});
 }
 
 NamedCall vector_at(long number, bool of_flags) {
   return {number, [=] {
-            Call c{{a_file(), vector_of_two(), 2, 0, 0}};
+            std::uint8_t* page = own_page();
+            Call c{.arguments = {a_file(), vector_of_two(page), 2, 0, 0}, .inner = page};
             if (of_flags) c.arguments.emplace_back(0);
             return c;
           }};
@@ -68,15 +70,22 @@ NamedCall vector_at(long number, bool of_flags) {
 
 Call read_vector() {
   const int fd = a_file();
-  return {{fd, vector_of_two(), 2}, [fd] { lseek(fd, 0, SEEK_SET); }};
+  std::uint8_t* page = own_page();
+  return {.arguments = {fd, vector_of_two(page), 2},
+          .before = [fd] { lseek(fd, 0, SEEK_SET); },
+          .inner = page};
 }
 Call write_vector() {
   const Pipe p = new_pipe();
-  return {{p.writes, vector_of_two(), 2}, {}, [p](long) { drain(p); }};
+  std::uint8_t* page = own_page();
+  return {.arguments = {p.writes, vector_of_two(page), 2},
+          .after = [p](long) { drain(p); },
+          .inner = page};
 }
 Call lend_vector() {
-  const Pipe p = new_pipe();
-  return {{p.writes, vector_of_two(), 2, 0}, {}, [p](long) { drain(p); }};
+  Call c = write_vector();
+  c.arguments.emplace_back(0);
+  return c;
 }
 
 Argument offset() { return copy_of(std::int64_t{10}); }
@@ -125,6 +134,7 @@ Argument set_of(int fd) {
 Call wait_in_select() {
   const Pipe p = new_pipe();
   fill(p);
+  // The time that is left: not written back, and nothing said.
   return {
       {p.writes + 1, set_of(p.reads), set_of(p.writes), set_of(p.writes), copy_of(timeval{1, 0})},
       {},
@@ -137,12 +147,14 @@ struct SigsetPair {
   std::size_t size;
 };
 
-Argument sigset_pair() { return copy_of(SigsetPair{lasting(std::uint64_t{0}), 8}); }
+Argument sigset_pair(std::uint8_t* page) { return copy_of(SigsetPair{page + kPageBytes - 8, 8}); }
 
 Call wait_in_pselect() {
   Call c = wait_in_select();
   c.arguments[4] = copy_of(timespec{1, 0});
-  c.arguments.push_back(sigset_pair());
+  std::uint8_t* page = own_page();
+  c.arguments.push_back(sigset_pair(page));
+  c.inner = page;
   return c;
 }
 
@@ -191,10 +203,22 @@ void submit_one(unsigned long context) {
   syscall(SYS_io_submit, context, 1, blocks);
 }
 
+void drain_events(unsigned long context) {
+  io_event events[8];
+  timespec now{};
+  while (syscall(SYS_io_getevents, context, 0, 8, events, &now) > 0) {
+  }
+}
+
 Call io_events(bool with_mask) {
   const unsigned long context = new_context();
-  Call c{{context, 1, 1, room(32), copy_of(timespec{1, 0})}, [=] { submit_one(context); }};
-  if (with_mask) c.arguments.push_back(sigset_pair());
+  Call c{{context, 1, 2, room(64), copy_of(timespec{1, 0})},
+         [=] { submit_one(context); },
+         [=](long) { drain_events(context); }};
+  if (!with_mask) return c;
+  std::uint8_t* page = own_page();
+  c.arguments.push_back(sigset_pair(page));
+  c.inner = page;
   return c;
 }
 

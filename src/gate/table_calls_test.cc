@@ -4,7 +4,8 @@
 //   as many bytes as the table says      the call does what it does on ordinary memory
 //   one byte fewer                       EFAULT, or less comes
 //   read-only memory                     the same for an input; EFAULT for an output
-//   an output on two different fillings  every byte that the table says is new has been written
+//   an output on two different fillings  every byte that the table says is new has been written, and
+//                                        what had been there did not matter
 //   no memory, then memory (kRetry)      the second time the same as ever; no descriptor left over
 //
 // ctest: labels=no_sanitizer
@@ -140,6 +141,7 @@ class Examination {
       if (o.size == Size::kByCommand || o.size == Size::kIoctl) continue;
       if (o.argument < call_.arguments.size() && call_.arguments[o.argument].memory) examine(o);
     }
+    if (call_.inner != nullptr) examine_inner();
     return true;
   }
   [[nodiscard]] const std::string& complaints() const { return complaints_; }
@@ -258,6 +260,8 @@ class Examination {
 
   void check_written(const Operand& o, std::size_t enough) {
     const Outcome one = make({.filling = 0x5a}), other = make({.filling = 0xa5});
+    check(one, true, o.argument, "on other contents");
+    check(other, true, o.argument, "on other contents");
     const auto& a = one.after[o.argument];
     const auto& b = other.after[o.argument];
     for (std::size_t i = 0; i < a.size(); ++i) {
@@ -267,6 +271,49 @@ class Examination {
                                " written, of " + std::to_string(enough));
       return;
     }
+  }
+
+  // Which way goes what the structures among the arguments point at.
+  [[nodiscard]] std::optional<Direction> inner_direction() const {
+    for (unsigned i = 0; i < entry_.count; ++i) {
+      const Operand& o = entry_.operands[i];
+      switch (o.size) {
+        case Size::kVector:
+        case Size::kMessage:
+        case Size::kMessages:
+        case Size::kStrings:
+        case Size::kSigsetPair:
+        case Size::kWaiters:
+        case Size::kByCommand:
+          return o.direction;
+        default:
+          break;
+      }
+    }
+    return {};
+  }
+
+  Outcome make_with_inner(int protection) {
+    if (call_.before) call_.before();
+    mprotect(call_.inner, kPage, protection);
+    Outcome outcome = call_once({});
+    mprotect(call_.inner, kPage, PROT_READ | PROT_WRITE);
+    if (entry_.kind == Class::kRetry && outcome.error == EFAULT) {
+      const Outcome again = call_once({});
+      check(again, true, -1, "after what it points at was not there");
+      if (call_.after) call_.after(again.result);
+    } else if (call_.after) {
+      call_.after(outcome.result);
+    }
+    return outcome;
+  }
+
+  void examine_inner() {
+    const auto direction = inner_direction();
+    if (!direction) return complain(-1, "points at memory, of which the table does not know");
+    check(make_with_inner(PROT_NONE), false, -1, "with what it points at not there");
+    check(make_with_inner(PROT_READ), *direction == Direction::kIn, -1,
+          "with what it points at read-only");
   }
 
   static int next_descriptor() {
