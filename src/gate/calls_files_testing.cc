@@ -16,7 +16,7 @@
 
 #include "gate/calls_testing.h"
 
-namespace buoy::gate::testing {
+namespace buoy::gate::calls {
 namespace {
 
 constexpr int kHere = AT_FDCWD;
@@ -228,4 +228,4 @@ Calls attribute_calls() {
   };
 }
 
-}  // namespace buoy::gate::testing
+}  // namespace buoy::gate::calls

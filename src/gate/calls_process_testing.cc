@@ -16,7 +16,7 @@
 
 #include "gate/calls_testing.h"
 
-namespace buoy::gate::testing {
+namespace buoy::gate::calls {
 namespace {
 
 void nothing(int) {}
@@ -268,4 +268,4 @@ Calls process_calls() {
   };
 }
 
-}  // namespace buoy::gate::testing
+}  // namespace buoy::gate::calls

@@ -16,7 +16,7 @@
 
 #include "gate/calls_testing.h"
 
-namespace buoy::gate::testing {
+namespace buoy::gate::calls {
 namespace {
 
 constexpr std::size_t kSome = 100;
@@ -313,4 +313,4 @@ Calls socket_calls() {
   };
 }
 
-}  // namespace buoy::gate::testing
+}  // namespace buoy::gate::calls

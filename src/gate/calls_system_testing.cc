@@ -11,7 +11,7 @@
 
 #include "gate/calls_testing.h"
 
-namespace buoy::gate::testing {
+namespace buoy::gate::calls {
 namespace {
 
 constexpr std::size_t kPage = 4096;
@@ -96,4 +96,4 @@ Calls system_calls() {
   };
 }
 
-}  // namespace buoy::gate::testing
+}  // namespace buoy::gate::calls

@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 
-namespace buoy::gate::testing {
+namespace buoy::gate::calls {
 
 namespace {
 std::string g_folder;
@@ -55,4 +55,4 @@ Calls all_calls() {
   return all;
 }
 
-}  // namespace buoy::gate::testing
+}  // namespace buoy::gate::calls

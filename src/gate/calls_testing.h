@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace buoy::gate::testing {
+namespace buoy::gate::calls {
 
 // A number, or memory with what it holds at first.
 struct Argument {
@@ -81,4 +81,4 @@ void leave_no_traces();  // removes the folder
 // For `after`.
 void close_result(long fd);
 
-}  // namespace buoy::gate::testing
+}  // namespace buoy::gate::calls

@@ -8,7 +8,7 @@
 
 #include "gate/calls_testing.h"
 
-namespace buoy::gate::testing {
+namespace buoy::gate::calls {
 namespace {
 
 void nothing(int) {}
@@ -20,7 +20,7 @@ NamedCall simple(long number, std::vector<Argument> arguments) {
 // Sleeping, interrupted after a moment: what is left is written only then.
 void alarm_soon() {
   signal(SIGALRM, nothing);
-  const itimerval soon{{}, {0, 2000}};
+  const itimerval soon{{0, 2000}, {0, 2000}};  // again and again: the first may come too early
   setitimer(ITIMER_REAL, &soon, nullptr);
 }
 Call sleep_some() { return {{copy_of(timespec{5, 0}), room(16)}, alarm_soon}; }
@@ -73,4 +73,4 @@ Calls time_calls() {
   };
 }
 
-}  // namespace buoy::gate::testing
+}  // namespace buoy::gate::calls

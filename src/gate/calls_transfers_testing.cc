@@ -15,7 +15,7 @@
 
 #include "gate/calls_testing.h"
 
-namespace buoy::gate::testing {
+namespace buoy::gate::calls {
 namespace {
 
 constexpr std::size_t kSome = 100;
@@ -277,4 +277,4 @@ Calls transfer_calls() {
   };
 }
 
-}  // namespace buoy::gate::testing
+}  // namespace buoy::gate::calls

@@ -10,7 +10,8 @@ inline constexpr Entry kTransferCalls[] = {
     call(0, "read", Class::kDescriptor, result(1, 2)),
     call(1, "write", Class::kRetry, in_array(1, 2)),
     none(8, "lseek"),
-    // Without an encoded size the argument may be a number, or a structure of any size.
+    // Without an encoded size the argument may be a number, or a structure of any size. With one it
+    // may be less: FS_IOC_GETFLAGS says 8 bytes, and is an int.
     call(16, "ioctl", Class::kLossy, of(2, Direction::kInOut, Size::kIoctl, 1)),
     call(17, "pread64", Class::kRetry, result(1, 2)),
     call(18, "pwrite64", Class::kRetry, in_array(1, 2)),
