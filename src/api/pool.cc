@@ -63,7 +63,7 @@ Status Pool::open() {
       options_.faults == Faults::kThread ? mmu::Delivery::kThread : mmu::Delivery::kSignal;
   mmu_options.sink = &vm_;
   mmu_options.counters = &context_.counters;
-  mmu_options.pins = context_.pins;
+  mmu_options.pins = context_.pins.load();
   auto real = mmu::UffdMmu::create(mmu_options);
   if (!real) return real.error();
   context_.mmu = mmu_ = *real;

@@ -11,6 +11,7 @@
 #include "gate/copied_call.h"
 #include "gate/descriptor_kinds.h"
 #include "gate/parts.h"
+#include "gate/pinners.h"
 
 namespace buoy::gate {
 
@@ -74,6 +75,7 @@ Memory* memory_if_set() { return the_memory; }
 long call(long number, long a, long b, long c, long d, long e, long f) {
   if (the_memory == nullptr) return sys::call(number, a, b, c, d, e, f);
   const long arguments[] = {a, b, c, d, e, f};
+  if (pinners::is_one(*the_memory, number, arguments)) the_memory->expect_pins();
   return Call(*the_memory, number, arguments).make();
 }
 

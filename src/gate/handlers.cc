@@ -14,10 +14,12 @@ namespace {
 
 constexpr std::uintptr_t kPage = 4096;
 
-// Reads and writes of one buffer that is there, from and to what loses nothing: in place, at once.
-bool is_quick(const Memory& memory, const Frame& f) {
+constexpr long kDirect = 040000;  // O_DIRECT
+constexpr long kSetFlags = 4;     // F_SETFL
+
+// Reads and writes of one buffer that is there, from and to what loses nothing.
+bool is_quick_transfer(const Memory& memory, const Frame& f) {
   const bool reads = f.result == SYS_read || f.result == SYS_pread64;
-  if (!reads && f.result != SYS_write && f.result != SYS_pwrite64) return false;
   const auto address = static_cast<std::uintptr_t>(f.arguments[1]);
   const auto length = static_cast<std::uintptr_t>(f.arguments[2]);
   if (length == 0 || length > kPage - address % kPage) return false;
@@ -26,6 +28,25 @@ bool is_quick(const Memory& memory, const Frame& f) {
     if (kind != DescriptorKind::kFile && kind != DescriptorKind::kStream) return false;
   }
   return memory.is_page_ready(address, reads ? PinFor::kWriting : PinFor::kReading);
+}
+
+// Can it be made in place, at once? What goes wrong behind it is settled there.
+bool is_quick(const Memory& memory, const Frame& f) {
+  switch (f.result) {
+    case SYS_read:
+    case SYS_pread64:
+    case SYS_write:
+    case SYS_pwrite64:
+      return is_quick_transfer(memory, f);
+    case SYS_open:
+      return (f.arguments[1] & kDirect) == 0;
+    case SYS_openat:
+      return (f.arguments[2] & kDirect) == 0;
+    case SYS_fcntl:
+      return f.arguments[1] != kSetFlags;
+    default:
+      return false;
+  }
 }
 
 std::uintptr_t in_front(Frame* f) {

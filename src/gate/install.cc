@@ -13,6 +13,7 @@
 #include "gate/gate.h"
 #include "gate/handlers.h"
 #include "gate/image.h"
+#include "gate/pinners.h"
 #include "gate/plan.h"
 #include "gate/signals.h"
 #include "gate/sites.h"
@@ -174,6 +175,7 @@ Status install(Vm& vm, Router router) {
   if (!installation.status) return installation.status;
   for_each_image(own_image(), &patch_other, nullptr);
   thread::prepare();
+  if (pinners::are_inherited()) vm.expect_pins();
   installed.store(true, std::memory_order_release);
   return {};
 }

@@ -64,6 +64,8 @@ class Memory {
   Had pin(Bytes b, PinFor purpose);
   void unpin(Bytes b, PinFor purpose);
 
+  // See Vm::expect_pins().
+  void expect_pins() { vm_.expect_pins(); }
   void count(Event event, std::uint64_t n = 1) { vm_.context().counters.add(event, n); }
 
  private:

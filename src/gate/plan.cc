@@ -10,11 +10,28 @@ namespace buoy::gate {
 namespace {
 
 constexpr long kClone3 = 435;
+constexpr long kOpenat2 = 437;
+constexpr long kPidfdGetfd = 438;
 
 // They come back twice: on another stack, where nothing of ours lies.
 bool returns_twice(long number) { return number == SYS_clone || number == kClone3; }
 
 bool is_left_alone(long number) { return number == SYS_rt_sigreturn || number == SYS_vfork; }
+
+bool is_watched(long number) {
+  switch (number) {
+    case SYS_open:
+    case SYS_openat:
+    case kOpenat2:
+    case SYS_fcntl:
+    case SYS_setsockopt:
+    case SYS_io_setup:
+    case kPidfdGetfd:
+      return true;
+    default:
+      return false;
+  }
+}
 
 // Is what an operand points at known from the arguments alone?
 bool is_flat(const Operand& o) {
@@ -65,6 +82,8 @@ struct Need {
 
 Need need_of(const Entry& entry, long number) {
   if (signals::has_mask(number)) return {true, true, false};
+  // The router, or pinners.h, is to see them.
+  if (is_watched(number)) return {true, true, true};
   bool is_all_flat = true;
   for (unsigned k = 0; k < entry.count; ++k)
     is_all_flat = is_all_flat && is_flat(entry.operands[k]);

@@ -89,13 +89,30 @@ Rax rax_after(std::span<const std::uint8_t> code) {
     case 0x31:  // xor %reg, operand
       if (is_rm_rax && f.reg == 0) return {RaxEffect::kConstant, 0};
       return is_rm_rax ? Rax{} : kNothing;
-    case 0x01: case 0x09: case 0x21: case 0x29: case 0x89:  // add, or, and, sub, mov to operand
-    case 0x80: case 0x81: case 0x83:                        // the same with constants
-    case 0xf7:                                              // not, neg, and multiplications:
+    case 0x01:
+    case 0x09:
+    case 0x21:
+    case 0x29:
+    case 0x89:  // add, or, and, sub, mov to operand
+    case 0x80:
+    case 0x81:
+    case 0x83:  // the same with constants
+    case 0xf7:  // not, neg, and multiplications:
       return is_rm_rax || (f.opcode == 0xf7 && (f.reg & 7U) > 3) ? Rax{} : kNothing;
-    case 0x03: case 0x0b: case 0x23: case 0x2b: case 0x33: case 0x8b: case 0x8d:  // to %reg
+    case 0x03:
+    case 0x0b:
+    case 0x23:
+    case 0x2b:
+    case 0x33:
+    case 0x8b:
+    case 0x8d:  // to %reg
       return f.reg == 0 ? Rax{} : kNothing;
-    case 0x38: case 0x39: case 0x3a: case 0x3b: case 0x84: case 0x85:  // cmp, test
+    case 0x38:
+    case 0x39:
+    case 0x3a:
+    case 0x3b:
+    case 0x84:
+    case 0x85:  // cmp, test
       return kNothing;
     default:
       return {};
@@ -287,7 +304,7 @@ class Function {
   static constexpr std::size_t kMostTargets = 2048;
   CodeRange range_;
   SiteList& sites_;
-  bool is_complete_ = false;     // all of it was decoded
+  bool is_complete_ = false;  // all of it was decoded
   bool has_all_targets_ = true;
   std::size_t target_count_ = 0;
   std::uintptr_t targets_[kMostTargets];
@@ -353,8 +370,7 @@ void meet_far_branches(const CodeRange& segment, Interiors& interiors) {
   const std::size_t margin = kStep + kDistanceBytes;
   for (std::uintptr_t at = segment.begin + 1; at + margin <= segment.end; at += kStep) {
     for (unsigned hits = branches_among(bytes_at(at)); hits != 0; hits &= hits - 1) {
-      const std::uintptr_t distance_at =
-          at + static_cast<unsigned>(__builtin_ctz(hits)) + 1;
+      const std::uintptr_t distance_at = at + static_cast<unsigned>(__builtin_ctz(hits)) + 1;
       const auto distance = static_cast<std::int32_t>(word_at(bytes_at(distance_at)));
       interiors.meet(add(distance_at + kDistanceBytes, distance));
     }

@@ -2,6 +2,7 @@
 
 #include "base/sys.h"
 #include "gate/call.h"
+#include "gate/pinners.h"
 #include "gate/signals.h"
 #include "gate/thread.h"
 
@@ -11,6 +12,7 @@ namespace {
 
 constinit Router the_router = nullptr;
 constexpr long kClone3 = 435;
+constexpr long kPidfdGetfd = 438;
 
 std::uintptr_t go_on(Frame* f, long result) {
   f->result = result;
@@ -31,6 +33,7 @@ std::uintptr_t in_front_slowly(Frame* f) {
   if (number == SYS_sigaltstack) return go_on(f, thread::set_alternate_stack(memory, a));
   if (number == SYS_exit) thread::before_exit(memory);
   if (number == SYS_clone || number == kClone3) thread::hold_for_new_thread(memory, number, a);
+  if (pinners::is_one(memory, number, a)) memory.expect_pins();
   long result = 0;
   switch (the_router(number, a, &result)) {
     case Routed::kDone:
@@ -42,9 +45,15 @@ std::uintptr_t in_front_slowly(Frame* f) {
       break;
   }
   Call call(memory, number, a);
-  if (f->info->is_in_place && (f->info->has_behind ? call.is_plain() : call.is_untouched()))
+  // What is received is looked at.
+  const bool is_message = number == SYS_recvmsg || number == SYS_recvmmsg || number == kPidfdGetfd;
+  if (!is_message && f->info->is_in_place &&
+      (f->info->has_behind ? call.is_plain() : call.is_untouched()))
     return f->info->call;
-  return go_on(f, call.make());
+  result = call.make();
+  if (is_message && result >= 0 && pinners::are_received(memory, number, a, result))
+    memory.expect_pins();
+  return go_on(f, result);
 }
 
 std::uintptr_t behind_slowly(Frame* f) {

@@ -193,6 +193,8 @@ class Mmu {
   [[nodiscard]] virtual bool is_mlocked(PageRun run) = 0;
 
   // ---- The whole ----------------------------------------------------------------------------
+  // From now on the kernel may hold pins that nobody tells of. No other call is under way.
+  virtual void expect_unknown_pins() {}
   [[nodiscard]] virtual Costs costs() const = 0;
   // The kernel's page tables of our ranges, bytes (an upper bound from what was populated).
   [[nodiscard]] virtual ByteSize pagetable_bytes() const = 0;

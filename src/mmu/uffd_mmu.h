@@ -80,6 +80,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   bool poison(const Reservation& r, Vpn vpn) override;
   void unpoison(const Reservation& r, Vpn vpn) override;
   [[nodiscard]] bool is_mlocked(PageRun run) override;
+  void expect_unknown_pins() override { pins_.store(Pins::kUnknown); }
   [[nodiscard]] Costs costs() const override;
   [[nodiscard]] ByteSize pagetable_bytes() const override;
   [[nodiscard]] ByteSize metadata_bytes() const override;
@@ -89,7 +90,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   Status after_fork_in_child() override;
 
  private:
-  explicit UffdMmu(const UffdOptions& options) : options_(options) {}
+  explicit UffdMmu(const UffdOptions& options) : options_(options), pins_(options.pins) {}
   ~UffdMmu() override = default;
 
   // uffd_mmu.cc
@@ -173,6 +174,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   std::atomic<std::uint32_t> copies_since_move_{0};
   std::atomic<bool> may_advise_all_{true};  // until it turns out that the kernel cannot
 
+  std::atomic<Pins> pins_{Pins::kUnknown};
   CallCost take_run_;   // a call of take
   CallCost move_back_;  // a MOVE into the address, of a short run
   CallCost copy_page_;  // a page installed by COPY

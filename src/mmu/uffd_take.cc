@@ -140,7 +140,7 @@ Progress UffdMmu::take_block(const Reservation& r, Vpn block_start, PageCount po
 // The page table of the block moves to the shadow as one. The kernel checks neither pins nor pages
 // shared since a fork here, so there must be none; and it would unlock locked memory.
 bool UffdMmu::try_take_by_remap(const Reservation& r, PageRun block) {
-  if (options_.pins != Pins::kKnown || !uses_move_ || !table_.has_no_facts(r)) return false;
+  if (pins_ != Pins::kKnown || !uses_move_ || !table_.has_no_facts(r)) return false;
   if (!remap_gate_.try_enter()) return false;
   const bool done = remap_to_shadow(r, block);
   remap_gate_.leave();
@@ -171,7 +171,7 @@ bool UffdMmu::remap_to_shadow(const Reservation& r, PageRun block) {
 // The way back: all 512 pages are in the shadow, so nothing of the block can be missing at the
 // address for the moment in which it is not registered. A third of what MOVE takes.
 bool UffdMmu::try_give_back_by_remap(const Reservation& r, PageRun block) {
-  if (options_.pins != Pins::kKnown || !uses_move_ || !table_.has_no_facts(r) ||
+  if (pins_ != Pins::kKnown || !uses_move_ || !table_.has_no_facts(r) ||
       r.backing == Backing::kHugeWherePossible)
     return false;
   if (!remap_gate_.try_enter()) return false;

@@ -38,6 +38,8 @@ Result<Pool*> make_pool() {
   PoolOptions options = the_settings.pool;
   if (options.faults != Faults::kThread) {
     options.faults = Faults::kSignal;
+    // Whoever makes the kernel hold pages does so by a system call: see gate/pinners.h.
+    options.pins_are_known = true;
     const Result<Pool*> made = Pool::create(options);
     const Status gate = made ? gate::install((*made)->vm(), &route) : Status();
     if (made && gate) return made;
@@ -45,6 +47,7 @@ Result<Pool*> make_pool() {
     if (made) (void)Pool::destroy(*made);
   }
   options.faults = Faults::kThread;
+  options.pins_are_known = false;
   return Pool::create(options);
 }
 

@@ -113,8 +113,6 @@ Result<Settings> read_settings(const char** what) {
     return Error{EINVAL};
   }
 
-  // The kernel may hold pins that nobody told us about (O_DIRECT, io_uring): pages leave by MOVE.
-  s.pool.pins_are_known = false;
   *what = environment::kStats;
   if (const char* stats = initial_environment(environment::kStats)) {
     const std::size_t length = std::strlen(stats);

@@ -23,7 +23,8 @@ struct Context {
   mmu::Mmu* mmu = nullptr;
   swap::SwapStack* swap = nullptr;
   frames::Arena* arena = nullptr;  // what the swap stack stands on
-  mmu::Pins pins = mmu::Pins::kKnown;
+  // Turns to kUnknown once and for all where the kernel may come to hold pages (Vm::expect_pins).
+  std::atomic<mmu::Pins> pins{mmu::Pins::kKnown};
   // Stored bytes a page up to which a page that was only read keeps its compressed copy: it is
   // memory that the page's own frame costs on top, for the sake of one compression (about 4 us).
   ByteSize most_kept = 512;

@@ -2,6 +2,7 @@
 // at every system call, so without a lock; what they hear may be stale the moment after.
 #include <algorithm>
 
+#include "base/signals.h"
 #include "vm/vm.h"
 
 namespace buoy {
@@ -31,6 +32,15 @@ PageCount Vm::permitted_prefix(PageRun run, PinFor purpose) const {
     permitted += more;
   }
   return permitted;
+}
+
+void Vm::expect_pins() {
+  if (context_.pins == mmu::Pins::kUnknown) return;
+  const SignalBlock signals;
+  close_for_all();
+  context_.pins = mmu::Pins::kUnknown;
+  context_.mmu->expect_unknown_pins();
+  open_for_all();
 }
 
 }  // namespace buoy

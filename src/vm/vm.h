@@ -186,6 +186,10 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   void after_fork_in_parent();
   Status after_fork_in_child();
 
+  // From now on the kernel may hold pages that nobody pins through us: they leave in ways that notice.
+  // Returns when no page is leaving otherwise any more.
+  void expect_pins();
+
   // Shrinks or grows the budget. EAGAIN if reclaim could not free enough (unchanged then).
   Status resize(PageCount budget);
 
