@@ -62,13 +62,18 @@ Routed done(long* result, long value) {
   return Routed::kDone;
 }
 
+// Made by libc's own code (thread stacks, the heap of a malloc that is not used) or by the program
+// past libc: what may lie anywhere is not managed, as it would not be without the gate.
 Routed map(const long* a, long* result) {
-  *result =
-      space::map(pointer(a[0]), size(a[1]), integer(a[2]), integer(a[3]), integer(a[4]), a[5]);
   const int flags = integer(a[3]);
+  const bool is_fixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
+  if (is_fixed)
+    *result = space::map(pointer(a[0]), size(a[1]), integer(a[2]), flags, integer(a[4]), a[5]);
+  else
+    *result = sys::call(SYS_mmap, a[0], a[1], a[2], a[3], a[4], a[5]);
   if (*result > 0 && (flags & MAP_ANONYMOUS) == 0)
     gate::note_mapped(integer(a[4]), static_cast<std::uintptr_t>(*result),
-                      {a[5], (flags & MAP_FIXED) != 0, (integer(a[2]) & PROT_EXEC) != 0});
+                      {a[5], is_fixed, (integer(a[2]) & PROT_EXEC) != 0});
   return Routed::kDone;
 }
 
