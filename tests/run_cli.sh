@@ -39,7 +39,6 @@ refused 2 "unknown option" run --bogus true
 refused 2 "unknown option" run --budget 64M -x true
 refused 2 "none of" run --budget 64M --compressor gzip true
 refused 2 "none of" run --budget 64M --faults never true
-refused 2 "gate" run --budget 64M --faults signal true
 refused 2 "none of" run --budget 64M --on-exhausted panic true
 refused 2 "empty" run --budget 64M --stats= true
 refused 2 "No such file" run --budget 64M --backing-file "$WORK/none/file" true
@@ -135,14 +134,23 @@ done
 [[ ! -e /proc/$child ]] || fail "kill -9 of buoy left the program running"
 [[ -z $(ls -A "$WORK/tmp") ]] || fail "kill -9 left files: $(ls "$WORK/tmp")"
 
-# Without rights: refused, with the remedy.
+# Without rights: by signal; handler threads are refused, with the remedy.
 if [[ $(id -u) == 0 && $(cat /proc/sys/vm/unprivileged_userfaultfd) == 0 ]] && command -v setpriv >/dev/null; then
   mkdir -m 755 "$WORK/bin" && chmod 755 "$WORK" &&
     cp "$BUOY" "$BUILD_DIR/libbuoy_preload.so" "$WORK/bin/"
-  setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all --inh-caps=-all \
-    "$WORK/bin/buoy" run --budget 32M true >"$WORK/out" 2>"$WORK/err"
+  without_rights() {
+    setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all --inh-caps=-all \
+      "$WORK/bin/buoy" "$@" >"$WORK/out" 2>"$WORK/err"
+  }
+  without_rights run --budget 32M --faults thread true
   [[ $? == 2 ]] && grep -q "^buoy: .*unprivileged_userfaultfd" "$WORK/err" && [[ $(wc -l <"$WORK/err") == 1 ]] ||
-    fail "without rights: $(cat "$WORK/err")"
+    fail "without rights, by threads: $(cat "$WORK/err")"
+  for faults in auto signal; do
+    without_rights run --budget 32M --faults $faults --backing-file none \
+      sh -c 'for i in 1 2 3; do echo $i; done | tail -n 1'
+    [[ $? == 0 && $(cat "$WORK/out") == 3 && ! -s $WORK/err ]] ||
+      fail "without rights, --faults $faults: $(cat "$WORK/out" "$WORK/err")"
+  done
 else
   skip "no rights to drop: not root, no setpriv, or everybody may use userfaultfd"
 fi

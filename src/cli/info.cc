@@ -112,7 +112,10 @@ int info_command() {
   show_pages();
   show_memory();
   const Outcome<bool> served = check_kernel_serves(capabilities, FaultDelivery::kAuto);
-  line("`run --faults auto` picks", served ? "thread" : "nothing: it refuses",
+  line("`run --faults auto` picks",
+       !served                                       ? "nothing: it refuses"
+       : capabilities.allows(mmu::Delivery::kSignal) ? "signal, with the system call gate"
+                                                     : "thread",
        served ? "" : served.failure().line);
   line("the library's `auto` picks",
        capabilities.allows(mmu::Delivery::kSignal) ? "signal" : "nothing: it refuses");

@@ -154,8 +154,10 @@ and what does not fit compressed is written to a backing file. SIZE is bytes, or
                               $TMPDIR (default, unless that is on tmpfs), nowhere, or PATH,
                               which must not exist yet
   --compressor lz4|zstd|none  default lz4
-  --faults auto|thread|signal how faults reach Buoy: thread serves system calls too, and needs the
-                              right to handle faults of the kernel (see `buoy info`); default auto
+  --faults auto|signal|thread how faults reach Buoy. signal: in the thread that faults, with the
+                              system calls of the program passing a gate; needs no rights. thread:
+                              handler threads; needs the right to handle faults of the kernel (see
+                              `buoy info`). auto (default): signal where the gate can be built
   --on-exhausted sigbus|wait  when nothing more fits anywhere: SIGBUS to the toucher (default), or
                               wait until something is freed
   --stats FILE|-              one JSON object per process, when it ends, to FILE (FILE.PID for all
