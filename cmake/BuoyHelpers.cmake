@@ -65,6 +65,18 @@ function(buoy_link_jemalloc_if_used target)
   endforeach()
 endfunction()
 
+# Zydis is a shared library, and for tests only.
+function(buoy_link_zydis_if_used target)
+  foreach(source IN LISTS ARGN)
+    file(STRINGS ${source} hit REGEX "#include <Zydis/Zydis\\.h>")
+    if(hit)
+      find_library(ZYDIS_LIBRARY Zydis REQUIRED)
+      target_link_libraries(${target} PRIVATE ${ZYDIS_LIBRARY})
+      return()
+    endif()
+  endforeach()
+endfunction()
+
 # An executable over one layer and the layers it may use, and no others: a layer's tests build and
 # run while the layers above it do not compile.
 function(buoy_add_layer_executable target layer)

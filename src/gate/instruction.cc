@@ -117,6 +117,10 @@ class Decoder {
         next();
         return read_vector_opcode(map);
       }
+      case 0x8f:
+        // pop, or AMD's XOP where that would name no register.
+        if ((peek() & 0x38U) == 0) return 'm';
+        return read_xop();
       case 0x62: {
         const unsigned map = next() & 7U;
         next();
@@ -139,6 +143,14 @@ class Decoder {
     if (map == kMap0f3a) return 'M';
     // Maps 5 and 6 are half precision.
     return map == kMap0f38 || map == 5 || map == 6 ? 'm' : '-';
+  }
+
+  char read_xop() {
+    const unsigned map = next() & 0x1fU;
+    next();
+    opcode_ = next();
+    constexpr unsigned kImm8 = 8, kNone = 9, kImm32 = 10;
+    return map == kImm8 ? 'M' : map == kNone ? 'm' : map == kImm32 ? 'Z' : '-';
   }
 
   void read_form(char form) {
