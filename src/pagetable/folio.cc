@@ -4,19 +4,19 @@ namespace buoy {
 
 namespace {
 
-void set_orders(Leaf& leaf, unsigned first, unsigned end, Order order) BUOY_REQUIRES(leaf.lock) {
-  for (unsigned i = first; i < end; ++i)
-    leaf.ptes[i].store(leaf.get(i).with_order(order).bits(), std::memory_order_relaxed);
+void set_orders(Leaf& leaf, LeafRange range, Order order) BUOY_REQUIRES(leaf.lock) {
+  for (unsigned i = range.first; i < range.end; ++i) leaf.set_order(i, order);
 }
 
-// Rewrites [first, end), which is a part of one old folio, as the fewest aligned folios.
-void carve(Leaf& leaf, unsigned first, unsigned end) BUOY_REQUIRES(leaf.lock) {
-  while (first < end) {
-    unsigned order = first == 0 ? kMaxOrder : static_cast<unsigned>(__builtin_ctz(first));
+// Rewrites the range, which is a part of one old folio, as the fewest aligned folios.
+void carve(Leaf& leaf, LeafRange range) BUOY_REQUIRES(leaf.lock) {
+  while (!range.is_empty()) {
+    unsigned order =
+        range.first == 0 ? kMaxOrder : static_cast<unsigned>(__builtin_ctz(range.first));
     if (order > kMaxOrder) order = kMaxOrder;
-    while (first + (1U << order) > end) --order;
-    set_orders(leaf, first, first + (1U << order), Order(order));
-    first += 1U << order;
+    while ((1U << order) > range.size()) --order;
+    set_orders(leaf, range.head(1U << order), Order(order));
+    range.first += 1U << order;
   }
 }
 
@@ -25,8 +25,8 @@ void cut(Leaf& leaf, unsigned at) BUOY_REQUIRES(leaf.lock) {
   if (at == 0 || at >= kPagesPerBlock) return;
   const Folio f = folio_of(leaf, at);
   if (f.first == at) return;
-  carve(leaf, f.first, at);
-  carve(leaf, at, f.end());
+  carve(leaf, {f.first, at});
+  carve(leaf, {at, f.end()});
 }
 
 }  // namespace
@@ -37,23 +37,23 @@ void join(Leaf& leaf, unsigned first, Order order) {
   // A larger folio that reached in from either side keeps its remainder as smaller ones.
   cut(leaf, first);
   cut(leaf, end);
-  set_orders(leaf, first, end, order);
+  set_orders(leaf, {first, end}, order);
 }
 
-unsigned split_at(Leaf& leaf, unsigned begin, unsigned end) {
-  const unsigned folios = cut_folios(leaf, begin, end);
-  cut(leaf, begin);
-  cut(leaf, end);
+unsigned split_at(Leaf& leaf, LeafRange range) {
+  const unsigned folios = cut_folios(leaf, range);
+  cut(leaf, range.first);
+  cut(leaf, range.end);
   return folios;
 }
 
-unsigned cut_folios(const Leaf& leaf, unsigned begin, unsigned end) {
+unsigned cut_folios(const Leaf& leaf, LeafRange range) {
   const auto cuts = [&leaf](unsigned at) {
     return at != 0 && at < kPagesPerBlock && folio_of(leaf, at).first != at;
   };
-  if (!cuts(begin)) return cuts(end) ? 1 : 0;
-  if (!cuts(end)) return 1;
-  return folio_of(leaf, begin).first == folio_of(leaf, end).first ? 1 : 2;
+  if (!cuts(range.first)) return cuts(range.end) ? 1 : 0;
+  if (!cuts(range.end)) return 1;
+  return folio_of(leaf, range.first).first == folio_of(leaf, range.end).first ? 1 : 2;
 }
 
 }  // namespace buoy

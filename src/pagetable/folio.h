@@ -23,11 +23,11 @@ struct Folio {
 
 // Makes [first, first + 2^order) one folio. `first` is aligned to the order.
 void join(Leaf& leaf, unsigned first, Order order) BUOY_REQUIRES(leaf.lock);
-// Splits the folios that reach over an end of [begin, end) into naturally aligned ones, so that
+// Splits the folios that reach over an end of the range into naturally aligned ones, so that
 // whole folios cover it and nothing outside is part of them. Returns how many folios were cut: one
 // that reaches over both ends counts once.
-unsigned split_at(Leaf& leaf, unsigned begin, unsigned end) BUOY_REQUIRES(leaf.lock);
+unsigned split_at(Leaf& leaf, LeafRange range) BUOY_REQUIRES(leaf.lock);
 // How many folios the range covers only in part: what split_at would cut.
-[[nodiscard]] unsigned cut_folios(const Leaf& leaf, unsigned begin, unsigned end);
+[[nodiscard]] unsigned cut_folios(const Leaf& leaf, LeafRange range);
 
 }  // namespace buoy

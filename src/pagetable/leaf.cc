@@ -12,11 +12,11 @@ void Leaf::set(unsigned i, Pte value) {
   in_shadow = static_cast<std::uint16_t>(in_shadow + (value.has(Pte::kInShadow) ? 1 : 0) -
                                          (old.has(Pte::kInShadow) ? 1 : 0));
   held = static_cast<std::uint16_t>(held + (value.is_held() ? 1 : 0) - (old.is_held() ? 1 : 0));
-  ptes[i].store(value.bits(), std::memory_order_relaxed);
+  ptes_[i].store(value.bits(), std::memory_order_relaxed);
 }
 
 void Leaf::reset(std::uint64_t new_block, Region* owner, PteState fill) {
-  for (auto& p : ptes) p.store(Pte::of(fill).bits(), std::memory_order_relaxed);
+  for (auto& p : ptes_) p.store(Pte::of(fill).bits(), std::memory_order_relaxed);
   count.fill(0);
   count[static_cast<std::size_t>(fill)] = kPagesPerBlock;
   in_shadow = 0;

@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/units.h"
+#include "pagetable/leaf_range.h"
 #include "pagetable/pte.h"
 
 namespace buoy {
@@ -59,15 +60,17 @@ struct Leaf {
   std::atomic<std::uint8_t> ripe{0};
   bool isolated = false;  // somebody works on it after taking it off its lists
 
-  std::array<std::atomic<std::uint64_t>, kPagesPerBlock> ptes;
-
   [[nodiscard]] Vpn first_page() const {
     return Vpn(block.load(std::memory_order_relaxed) * kPagesPerBlock);
   }
   [[nodiscard]] Vpn page(unsigned i) const { return first_page() + PageCount(i); }
-  [[nodiscard]] Pte get(unsigned i) const { return Pte(ptes[i].load(std::memory_order_relaxed)); }
+  [[nodiscard]] Pte get(unsigned i) const { return Pte(ptes_[i].load(std::memory_order_relaxed)); }
   // Replaces PTE i, keeping the counts; checks the transition.
   void set(unsigned i, Pte value) BUOY_REQUIRES(lock);
+  // What folio the page is of: nothing else changes.
+  void set_order(unsigned i, Order order) BUOY_REQUIRES(lock) {
+    ptes_[i].store(get(i).with_order(order).bits(), std::memory_order_relaxed);
+  }
   [[nodiscard]] unsigned count_of(PteState s) const BUOY_REQUIRES(lock) {
     return count[static_cast<std::size_t>(s)];
   }
@@ -78,28 +81,61 @@ struct Leaf {
   void reset(std::uint64_t new_block, Region* owner, PteState fill) BUOY_REQUIRES(lock);
   // Recounts everything and compares. Aborts on a difference.
   void validate() const BUOY_REQUIRES(lock);
+
+ private:
+  std::array<std::atomic<std::uint64_t>, kPagesPerBlock> ptes_;
 };
 
-// The length of the run of pages from `i` on (at most to `end`) for which `test(pte)` holds.
+// The length of the run of pages from the first of the range on for which `test(pte)` holds.
 template <typename Test>
-[[nodiscard]] unsigned run_length(const Leaf& leaf, unsigned i, unsigned end, Test test) {
-  unsigned n = i;
-  while (n < end && test(leaf.get(n))) ++n;
-  return n - i;
+[[nodiscard]] unsigned run_length(const Leaf& leaf, LeafRange range, Test test) {
+  unsigned n = range.first;
+  while (n < range.end && test(leaf.get(n))) ++n;
+  return n - range.first;
 }
 
-// Calls body(first, length) for each maximal run in [begin, end) for which `test(pte)` holds.
-template <typename Test, typename Body>
-void for_each_run(const Leaf& leaf, unsigned begin, unsigned end, Test test, Body body) {
-  for (unsigned i = begin; i < end;) {
-    const unsigned n = run_length(leaf, i, end, test);
-    if (n == 0) {
-      ++i;
-      continue;
+// The maximal runs of pages in the range for which `test(pte)` holds, in rising order:
+//     for (const LeafRange run : runs_where(leaf, range, test))
+// The next one is looked for when the body is done with the one before, which it may change.
+template <typename Test>
+class RunsWhere {
+ public:
+  struct End {};
+  class Iterator {
+   public:
+    Iterator(const RunsWhere& runs, unsigned from) : runs_(runs) { find(from); }
+    LeafRange operator*() const { return run_; }
+    Iterator& operator++() {
+      find(run_.end);
+      return *this;
     }
-    body(i, n);
-    i += n;
-  }
+    bool operator!=(End) const { return !run_.is_empty(); }
+
+   private:
+    void find(unsigned i) {
+      const unsigned end = runs_.range_.end;
+      while (i < end && !runs_.test_(runs_.leaf_.get(i))) ++i;
+      run_ = {i, i + (i < end ? run_length(runs_.leaf_, {i, end}, runs_.test_) : 0)};
+    }
+
+    const RunsWhere& runs_;
+    LeafRange run_;
+  };
+
+  RunsWhere(const Leaf& leaf, LeafRange range, Test test)
+      : leaf_(leaf), range_(range), test_(test) {}
+  [[nodiscard]] Iterator begin() const { return {*this, range_.first}; }
+  [[nodiscard]] End end() const { return {}; }
+
+ private:
+  const Leaf& leaf_;
+  LeafRange range_;
+  Test test_;
+};
+
+template <typename Test>
+[[nodiscard]] RunsWhere<Test> runs_where(const Leaf& leaf, LeafRange range, Test test) {
+  return {leaf, range, test};
 }
 
 }  // namespace buoy

@@ -105,12 +105,32 @@ TEST_F(LeafTest, AForbiddenTransitionAborts) {
 
 TEST_F(LeafTest, RunsAreMaximal) {
   for (const unsigned i : {3U, 4U, 5U, 9U, 511U}) leaf_->set(i, Pte::of(PteState::kMapped));
-  std::vector<std::pair<unsigned, unsigned>> runs;
-  for_each_run(
-      *leaf_, 0, kPagesPerBlock, [](Pte p) { return p.state() == PteState::kMapped; },
-      [&](unsigned first, unsigned n) { runs.emplace_back(first, n); });
-  const std::vector<std::pair<unsigned, unsigned>> expected{{3, 3}, {9, 1}, {511, 1}};
-  EXPECT_EQ(runs, expected);
+  const auto is_mapped = [](Pte p) { return p.state() == PteState::kMapped; };
+  std::vector<LeafRange> runs;
+  for (const LeafRange run : runs_where(*leaf_, LeafRange::whole(), is_mapped)) runs.push_back(run);
+  EXPECT_EQ(runs, (std::vector<LeafRange>{{3, 6}, {9, 10}, {511, 512}}));
+  runs.clear();
+  for (const LeafRange run : runs_where(*leaf_, {4, 9}, is_mapped)) runs.push_back(run);
+  EXPECT_EQ(runs, (std::vector<LeafRange>{{4, 6}}));
+}
+
+TEST_F(LeafTest, TheBodyMayChangeTheRunThatItIsGiven) {
+  for (const unsigned i : {3U, 4U, 5U, 9U}) leaf_->set(i, Pte::of(PteState::kMapped));
+  unsigned runs = 0;
+  for (const LeafRange run : runs_where(*leaf_, LeafRange::whole(),
+                                        [](Pte p) { return p.state() == PteState::kMapped; })) {
+    leaf_->set(run.first, Pte::of(PteState::kEmpty));
+    ++runs;
+  }
+  EXPECT_EQ(runs, 2U);
+}
+
+TEST(LeafRange, ARunIsCutAtTheEndOfItsBlock) {
+  const PageRun run{Vpn(5 * kPagesPerBlock + 500), PageCount(600)};
+  const PageRun part = part_in_block(run);
+  EXPECT_EQ(part, (PageRun{run.first, PageCount(12)}));
+  EXPECT_EQ(LeafRange::of(part), (LeafRange{500, 512}));
+  EXPECT_EQ(part_in_block({part.end(), PageCount(7)}).count, PageCount(7));
 }
 
 // ---- Folios -----------------------------------------------------------------------------------
@@ -142,10 +162,10 @@ TEST_F(LeafTest, FoliosTileTheLeafWhateverIsJoinedAndSplit) {
     } else {
       const auto begin = static_cast<unsigned>(random() % kPagesPerBlock);
       const auto end = begin + 1 + static_cast<unsigned>(random() % (kPagesPerBlock - begin));
-      const unsigned foreseen = cut_folios(*leaf_, begin, end);
+      const unsigned foreseen = cut_folios(*leaf_, {begin, end});
       ASSERT_LE(foreseen, 2U);
-      ASSERT_EQ(split_at(*leaf_, begin, end), foreseen);
-      ASSERT_EQ(cut_folios(*leaf_, begin, end), 0U);
+      ASSERT_EQ(split_at(*leaf_, {begin, end}), foreseen);
+      ASSERT_EQ(cut_folios(*leaf_, {begin, end}), 0U);
     }
     expect_tiled(*leaf_);
   }
@@ -153,10 +173,10 @@ TEST_F(LeafTest, FoliosTileTheLeafWhateverIsJoinedAndSplit) {
 
 TEST_F(LeafTest, ASplitLeavesTheLargestFoliosThatFit) {
   join(*leaf_, 0, Order(kMaxOrder));
-  EXPECT_EQ(split_at(*leaf_, 0, 256), 1U);
+  EXPECT_EQ(split_at(*leaf_, {0, 256}), 1U);
   EXPECT_EQ(folio_of(*leaf_, 0).order, Order(8));
   EXPECT_EQ(folio_of(*leaf_, 256).order, Order(8));
-  EXPECT_EQ(split_at(*leaf_, 256, 257), 1U);
+  EXPECT_EQ(split_at(*leaf_, {256, 257}), 1U);
   EXPECT_EQ(folio_of(*leaf_, 256).order, Order(0));
   EXPECT_EQ(folio_of(*leaf_, 258).order, Order(1));
   EXPECT_EQ(folio_of(*leaf_, 384).order, Order(7));
@@ -164,10 +184,10 @@ TEST_F(LeafTest, ASplitLeavesTheLargestFoliosThatFit) {
 
 TEST_F(LeafTest, AFolioCutOnBothSidesCountsOnce) {
   join(*leaf_, 0, Order(kMaxOrder));
-  EXPECT_EQ(split_at(*leaf_, 100, 200), 1U);
+  EXPECT_EQ(split_at(*leaf_, {100, 200}), 1U);
   join(*leaf_, 0, Order(4));
   join(*leaf_, 16, Order(4));
-  EXPECT_EQ(split_at(*leaf_, 8, 24), 2U);
+  EXPECT_EQ(split_at(*leaf_, {8, 24}), 2U);
 }
 
 TEST_F(LeafTest, OrdersChangeNothingElse) {

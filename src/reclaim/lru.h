@@ -107,6 +107,10 @@ class Lru {
   static constexpr int term_of(unsigned level) {
     return 1 + kTicksPerBudget / 2 * ((1 << (level < kMostLevel ? level : kMostLevel)) - 1);
   }
+  // The page was seen just now.
+  [[nodiscard]] static Pte touched(Pte p, unsigned generation) {
+    return p.with_generation(generation).without(Pte::kCold);
+  }
   // What the page's level is after a touch on standby.
   [[nodiscard]] static unsigned level_after_touch(Pte p) {
     return p.level() < kMostLevel ? p.level() + 1 : kMostLevel;

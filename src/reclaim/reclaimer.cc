@@ -113,27 +113,19 @@ bool Reclaimer::has_room(ReclaimKind kind, PageCount goal) const {
   return kind == ReclaimKind::kBackground && budget.is_above_high();
 }
 
-unsigned Reclaimer::page_out(Leaf& leaf, PageRun run) {
-  if (!context_.lru.isolate(leaf)) return 0;
-  const unsigned begin = run.first.in_block();
-  const unsigned end = begin + static_cast<unsigned>(run.count.value());
-  {
-    LockedLeaf locked(context_, leaf);
-    if (!locked.is_of(run.first)) {
-      // Unmapped before we had it isolated; from here on it stays what it is.
-      context_.lru.put_back(leaf, lists_for(leaf));
-      return 0;
-    }
-    locked.take(begin, end);
-  }
+unsigned Reclaimer::page_out(std::optional<LockedLeaf>& locked, LeafRange range) {
+  Leaf& leaf = locked->leaf();
+  const bool is_isolated = context_.lru.isolate(leaf);
+  if (is_isolated) (void)locked->take(range);
+  locked.reset();
+  if (!is_isolated) return 0;
   unsigned gone = 0;
   for (;;) {
-    const unsigned n = squeeze(leaf, begin, end, kMostPerSqueeze);
+    const unsigned n = squeeze(leaf, range, kMostPerSqueeze);
     gone += n;
     if (n == 0) break;
   }
-  LockedLeaf locked(context_, leaf);
-  context_.lru.put_back(leaf, lists_for(leaf));
+  LockedLeaf(context_, leaf).put_back();
   return gone;
 }
 
@@ -146,9 +138,9 @@ PageCount Reclaimer::discard_lazily_freed(PageCount goal) {
     Leaf* leaf = context_.lru.isolate_oldest(LeafList::kLazyFree);
     if (leaf == nullptr) break;
     LockedLeaf locked(context_, *leaf);
-    const unsigned gone = locked.discard_by_reclaim(0, kPagesPerBlock, false);
-    freed += PageCount(gone);
-    context_.lru.put_back(*leaf, lists_for(*leaf));
+    freed += PageCount(
+        locked.discard_by_reclaim(LeafRange::whole(), LockedLeaf::Discards::kLazilyFreed).done);
+    locked.put_back();
   }
   return freed;
 }
@@ -165,8 +157,10 @@ PageCount Reclaimer::drop(PageCount goal, unsigned min_age) {
       const Pte p = locked.get(i);
       is_old = p.state() == PteState::kMapped && !p.is_held() && is_old_enough(p, min_age);
     }
-    if (is_old) freed += PageCount(locked.discard_by_reclaim(0, kPagesPerBlock, true));
-    context_.lru.put_back(*leaf, lists_for(*leaf));
+    if (is_old)
+      freed += PageCount(
+          locked.discard_by_reclaim(LeafRange::whole(), LockedLeaf::Discards::kOrdinaryToo).done);
+    locked.put_back();
   }
   return freed;
 }
@@ -193,17 +187,15 @@ PageCount Reclaimer::squeeze_standby(PageCount goal) {
     if (leaf == nullptr) break;
     const auto most =
         static_cast<unsigned>(std::min<std::uint64_t>((goal - freed).value(), kMostPerSqueeze));
-    const unsigned n = squeeze(*leaf, 0, kPagesPerBlock, std::max(most, squeeze_batch()));
+    const unsigned n = squeeze(*leaf, LeafRange::whole(), std::max(most, squeeze_batch()));
     freed += PageCount(n);
-    LockedLeaf locked(context_, *leaf);
-    const std::uint8_t lists = lists_for(*leaf);
     // Not done with: it stays the oldest.
-    context_.lru.put_back(*leaf, lists, n == 0 ? 0 : Lru::bit(LeafList::kStandby));
+    LockedLeaf(context_, *leaf).put_back(n == 0 ? 0 : Lru::bit(LeafList::kStandby));
   }
   return freed;
 }
 
-unsigned Reclaimer::squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned most) {
+unsigned Reclaimer::squeeze(Leaf& leaf, LeafRange range, unsigned most) {
   struct Work {
     std::uint16_t page;
     swap::StoreOutcome outcome;
@@ -212,31 +204,30 @@ unsigned Reclaimer::squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned m
   Work work[kMostPerSqueeze];
   unsigned n = 0;
   unsigned freed = 0;
-  unsigned last = begin;
+  LeafRange seen = range.head(0);
   const mmu::Reservation* reservation = nullptr;
   {
     LockedLeaf locked(context_, leaf);
-    freed += locked.drop_stale_shadows(begin, end);
+    freed += locked.drop_stale_shadows(range);
     // On the way to another place when it was found.
-    if (locked.region().is(RegionFlags::kDroppable)) return freed + locked.drop_standby(begin, end);
+    if (locked.region().is(RegionFlags::kDroppable)) return freed + locked.drop_standby(range);
     reservation = &locked.region().reservation;
-    for (unsigned i = begin; i < end && n + freed < std::min(most, kMostPerSqueeze); ++i) {
+    for (unsigned i = range.first; i < range.end && n + freed < std::min(most, kMostPerSqueeze);
+         ++i) {
       const Pte p = locked.get(i);
       if (p.state() != PteState::kStandby || p.is_held() || p.has(Pte::kSqueezing)) continue;
-      last = i + 1;
-      if (!p.entry().is_none()) {
-        // Its compressed copy is still right.
-        locked.set(i, p.with_state(PteState::kSwapped));
+      seen.end = i + 1;
+      if (locked.fall_back_on_copy(i)) {
         context_.counters.add(Event::pgcopykept);
         note_clean_let_go(1);
         ++freed;
         continue;
       }
-      locked.set(i, p.with(Pte::kSqueezing));
+      locked.begin_squeezing(i);
       work[n++] = {static_cast<std::uint16_t>(i), swap::StoreOutcome::kFull, {}};
     }
     if (n == 0) {
-      if (last > begin) locked.drop_stale_shadows(begin, last);
+      if (!seen.is_empty()) locked.drop_stale_shadows(seen);
       return freed;
     }
   }
@@ -253,20 +244,15 @@ unsigned Reclaimer::squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned m
   unsigned stored = 0;
   for (unsigned k = 0; k < n; ++k) {
     const unsigned i = work[k].page;
-    const Pte p = locked.get(i).without(Pte::kSqueezing);
-    locked.set(i, p);
-    if (work[k].outcome != swap::StoreOutcome::kStored) continue;
-    if (p.state() == PteState::kStandby && !p.is_held()) {
-      locked.set(i, p.with_entry(work[k].entry).with_state(PteState::kSwapped));
+    if (work[k].outcome != swap::StoreOutcome::kStored)
+      locked.cancel_squeezing(i);
+    else if (locked.finish_squeezing(i, work[k].entry))
       ++stored;
-    } else {
-      // Touched meanwhile: the page lives at its address, the result is of no use.
-      context_.swap->free(work[k].entry);
+    else
       context_.counters.add(Event::pgsqueeze_raced);
-    }
   }
   context_.counters.add(Event::pswpout, stored);
-  freed += locked.drop_stale_shadows(begin, last);
+  freed += locked.drop_stale_shadows(seen);
   locked.announce();
   return freed;
 }
@@ -280,8 +266,7 @@ PageCount Reclaimer::age_out(PageCount goal, Ripe which) {
       if (leaf == nullptr) break;
       const int in = context_.lru.ripens_in(*leaf);
       if (in > 0 && which == Ripe::kOnly) {  // and so is nothing behind it
-        LockedLeaf locked(context_, *leaf);
-        context_.lru.put_back(*leaf, lists_for(*leaf));
+        LockedLeaf(context_, *leaf).put_back();
         break;
       }
       const PageCount here = age_leaf(*leaf, std::max(in, 0), least_run);
@@ -315,7 +300,7 @@ PageCount Reclaimer::age_leaf(Leaf& leaf, int within, unsigned least_run) {
     if ((p.state() != PteState::kMapped && p.state() != PteState::kClean) || p.is_held()) continue;
     const int left = context_.lru.ticks_left(p);
     if (left <= within) {
-      old[i / 64] |= std::uint64_t{1} << (i % 64);
+      old[i] = true;
       ++n_old;
       in_run = true;
       if (!was_in_run) ++runs;
@@ -326,7 +311,7 @@ PageCount Reclaimer::age_leaf(Leaf& leaf, int within, unsigned least_run) {
     }
   }
   if (n_old < runs * least_run) {
-    context_.lru.put_back(leaf, lists_for(leaf));
+    locked.put_back();
     return {};
   }
   context_.counters.add(Event::pgscan, n_old + n_young);
@@ -334,10 +319,10 @@ PageCount Reclaimer::age_leaf(Leaf& leaf, int within, unsigned least_run) {
   // Few young pages among many old ones: a refault from standby is cheaper than the flushes that
   // stepping around them would cost. Not for those that are known to be wanted.
   const bool takes_all = n_young * 4 <= n_old && n_raised == 0;
-  if (n_old != 0) taken = locked.take(0, kPagesPerBlock, takes_all ? nullptr : &old);
+  if (n_old != 0) taken = locked.take(LeafRange::whole(), takes_all ? nullptr : &old).done;
   // What was refused comes up again after a round.
   context_.lru.set_ripens_in(leaf, next == kNever ? 1 : next);
-  context_.lru.put_back(leaf, lists_for(leaf));
+  locked.put_back();
   return PageCount(taken);
 }
 

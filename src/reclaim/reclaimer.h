@@ -59,9 +59,9 @@ class Reclaimer {
   // Reclaims about `goal` pages now; pages freed.
   PageCount reclaim(PageCount goal, ReclaimKind kind);
 
-  // Takes the pages of the run, which were the leaf's, away and squeezes them at once
-  // (BUOY_PAGEOUT). Pages gone.
-  unsigned page_out(Leaf& leaf, PageRun run);
+  // Takes the pages of the range away and squeezes them at once (BUOY_PAGEOUT), the latter without
+  // the lock: `locked` is empty afterwards. Pages gone.
+  unsigned page_out(std::optional<LockedLeaf>& locked, LeafRange range);
 
   // The background thread. Without one (SoftMmu, tests) everything is direct.
   [[nodiscard]] Status start_background();
@@ -105,7 +105,7 @@ class Reclaimer {
   [[nodiscard]] bool is_old_enough(Pte p, unsigned min_age) const;
   // Compresses up to `most` standby pages of the leaf and frees their frames (droppable ones: drops
   // them); frames freed.
-  unsigned squeeze(Leaf& leaf, unsigned begin, unsigned end, unsigned most);
+  unsigned squeeze(Leaf& leaf, LeafRange range, unsigned most);
   [[nodiscard]] PageCount standby_target() const;
   [[nodiscard]] bool pool_is_too_large() const;
   [[nodiscard]] unsigned squeeze_batch() const;

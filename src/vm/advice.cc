@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <optional>
 
 #include "base/signals.h"
 #include "pagetable/folio.h"
@@ -13,66 +14,68 @@
 
 namespace buoy {
 
-template <typename Body>
-bool Vm::for_each_mapped_leaf(PageRun run, Body body) {
-  bool whole = true;
-  Vpn at = run.first;
-  // Never touched, up to `end`: nothing to do but to ask whether it is mapped.
-  const auto pass_over = [&](Vpn end) {
-    if (at == end || !whole) return;
-    const Guard guard(context_.table.region_lock());
-    whole = mapped_prefix_locked({at, end - at}) == end - at;
-  };
-  bool is_ended = false;
-  context_.table.for_each_leaf_in(run, [&](Leaf& leaf, PageRun part) {
-    pass_over(part.first);
-    at = part.end();
-    const unsigned begin = part.first.in_block();
-    const auto end = begin + static_cast<unsigned>(part.count.value());
-    for (unsigned i = begin; i < end; ++i)
-      if (leaf.get(i).state() == PteState::kHole) whole = false;
-    is_ended = !body(leaf, part.first, begin, end);
-    return !is_ended;
-  });
-  if (!is_ended) pass_over(run.end());
-  return whole;
+namespace {
+bool is_hole(Pte p) { return p.state() == PteState::kHole; }
+bool is_mapped_page(Pte p) { return !is_hole(p); }
+
+bool has_hole(const LockedLeaf& locked, LeafRange range, const Leaf& leaf) {
+  return locked.count_of(PteState::kHole) != 0 &&
+         run_length(leaf, range, is_mapped_page) != range.size();
 }
 
-namespace {
-Status mapped_or_hole(bool whole) {
-  if (whole) return {};
-  return Error{ENOMEM};
-}
-// The first page of [begin, end) that the program has locked; `end` if there is none.
-unsigned first_locked(LockedLeaf& locked, unsigned begin, unsigned end) {
-  if (locked.held() == 0) return end;
-  return begin + run_length(locked.leaf(), begin, end, [](Pte p) { return !p.has(Pte::kLocked); });
+// The range up to the first page that the program has locked.
+LeafRange before_locked(const LockedLeaf& locked, LeafRange range, const Leaf& leaf) {
+  if (locked.held() == 0) return range;
+  return range.head(run_length(leaf, range, [](Pte p) { return !p.has(Pte::kLocked); }));
 }
 }  // namespace
 
-Status Vm::discard(PageRun run, LockedPages locked_pages) {
+template <typename Body>
+Status Vm::advise(PageRun run, LockedPages locked_pages, Quiet quiet, Body body) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
-  bool met_locked = false;
-  const bool whole =
-      for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
-        LockedLeaf locked(context_, leaf);
-        if (!locked.is_of(at)) return true;
-        locked.wait_until_quiet(begin, end);
-        if (!locked.is_of(at)) return true;
-        const unsigned last =
-            locked_pages == LockedPages::kToo ? end : first_locked(locked, begin, end);
-        met_locked = last != end;
-        locked.split_folios(begin, last, Event::folio_split);
-        for_each_run(
-            leaf, begin, last, [](Pte p) { return p.state() != PteState::kHole; },
-            [&](unsigned first, unsigned n) {
-              if (!locked.forget(first, first + n, PteState::kEmpty)) met_locked = true;
-            });
-        return !met_locked;
-      });
-  if (met_locked) return Error{EINVAL};
-  return mapped_or_hole(whole);
+  bool has_holes = false;
+  Vpn at = run.first;
+  // Never touched, up to `end`: nothing to do but to ask whether it is mapped.
+  const auto pass_over = [&](Vpn end) {
+    if (at == end || has_holes) return;
+    const Guard guard(context_.table.region_lock());
+    has_holes = mapped_prefix_locked({at, end - at}) != end - at;
+  };
+  Advised advised = Advised::kAll;
+  context_.table.for_each_leaf_in(run, [&](Leaf& leaf, PageRun part) {
+    pass_over(part.first);
+    at = part.end();
+    const LeafRange range = LeafRange::of(part);
+    auto locked = LockedLeaf::try_lock(context_, leaf, part.first);
+    if (!locked || (quiet == Quiet::kAwaited && !locked->wait_until_quiet(range))) {
+      has_holes = true;  // unmapped meanwhile
+      return true;
+    }
+    has_holes = has_holes || has_hole(*locked, range, leaf);
+    const LeafRange free =
+        locked_pages == LockedPages::kToo ? range : before_locked(*locked, range, leaf);
+    advised = body(locked, free);
+    if (free != range) advised = Advised::kEndedByLocked;
+    return advised == Advised::kAll;
+  });
+  if (advised == Advised::kEndedByLocked) return Error{EINVAL};
+  pass_over(run.end());
+  if (has_holes) return Error{ENOMEM};
+  return {};
+}
+
+Status Vm::discard(PageRun run, LockedPages locked_pages) {
+  return advise(run, locked_pages, Quiet::kAwaited,
+                [](std::optional<LockedLeaf>& locked, LeafRange range) {
+                  locked->split_folios(range, Event::folio_split);
+                  auto advised = Advised::kAll;
+                  // What the kernel refuses is mlocked behind our back.
+                  for (const LeafRange mapped : runs_where(locked->leaf(), range, is_mapped_page))
+                    if (!locked->forget(mapped, PteState::kEmpty).complete())
+                      advised = Advised::kEndedByLocked;
+                  return advised;
+                });
 }
 
 namespace {
@@ -88,12 +91,13 @@ bool is_lazily_freed(Pte p) {
 // that waits until reclaim wants the part, which may never be. Counts those that begin to wait.
 class PartialFrees {
  public:
-  PartialFrees(const Leaf& leaf, unsigned begin, unsigned end, Counters& counters)
+  PartialFrees(const Leaf& leaf, LeafRange range, Counters& counters)
       : leaf_(leaf), counters_(counters) {
-    if (cut_folios(leaf, begin, end) == 0) return;
-    add(folio_of(leaf, begin), begin, end);
-    if (folio_of(leaf, end - 1).first != folio_of(leaf, begin).first)
-      add(folio_of(leaf, end - 1), begin, end);
+    if (cut_folios(leaf, range) == 0) return;
+    const Folio first = folio_of(leaf, range.first);
+    const Folio last = folio_of(leaf, range.end - 1);
+    add(first, range);
+    if (last.first != first.first) add(last, range);
   }
   ~PartialFrees() {
     unsigned begin_to_wait = 0;
@@ -105,8 +109,8 @@ class PartialFrees {
   PartialFrees& operator=(const PartialFrees&) = delete;
 
  private:
-  void add(Folio folio, unsigned begin, unsigned end) {
-    const bool is_cut = folio.first < begin || folio.end() > end;
+  void add(Folio folio, LeafRange range) {
+    const bool is_cut = folio.first < range.first || folio.end() > range.end;
     if (is_cut && !is_free_in_part(folio)) folios_[n_++] = folio;
   }
   [[nodiscard]] bool is_free_in_part(Folio folio) const {
@@ -126,145 +130,96 @@ class PartialFrees {
   unsigned n_ = 0;
 };
 
+bool is_stored(Pte p) {
+  return (p.state() == PteState::kStandby || p.state() == PteState::kSwapped ||
+          p.state() == PteState::kPurged) &&
+         !p.is_held();
+}
 bool may_be_idle(Pte p) { return may_be_freed(p) || p.state() == PteState::kEmpty; }
 bool is_idle(Pte p) { return p.has(Pte::kIdle); }
 }  // namespace
 
 Status Vm::free_lazily(PageRun run, Until until) {
-  const SignalBlock signals;
-  const GatePass pass(context_.gate);
-  bool met_locked = false;
-  const bool whole =
-      for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
-        LockedLeaf locked(context_, leaf);
-        if (!locked.is_of(at)) return true;
-        locked.wait_until_quiet(begin, end);
-        if (!locked.is_of(at)) return true;
-        const unsigned last = first_locked(locked, begin, end);
-        met_locked = last != end;
-        free_lazily(locked, begin, last, until);
-        return !met_locked;
-      });
-  if (met_locked) return Error{EINVAL};
-  return mapped_or_hole(whole);
+  return advise(run, LockedPages::kEndIt, Quiet::kAwaited,
+                [this, until](std::optional<LockedLeaf>& locked, LeafRange range) {
+                  if (!range.is_empty()) free_lazily(*locked, range, until);
+                  return Advised::kAll;
+                });
 }
 
 // No page of the range is locked.
-void Vm::free_lazily(LockedLeaf& locked, unsigned begin, unsigned end, Until until) {
+void Vm::free_lazily(LockedLeaf& locked, LeafRange range, Until until) {
   Leaf& leaf = locked.leaf();
-  const PartialFrees partial(leaf, begin, end, context_.counters);
+  const PartialFrees partial(leaf, range, context_.counters);
   // What is only a copy of contents that may vanish goes at once.
-  locked.drop_stale_shadows(begin, end);
-  for_each_run(
-      leaf, begin, end,
-      [](Pte p) {
-        return (p.state() == PteState::kStandby || p.state() == PteState::kSwapped ||
-                p.state() == PteState::kPurged) &&
-               !p.is_held();
-      },
-      [&](unsigned first, unsigned n) {
-        (void)locked.forget(first, first + n, PteState::kEmpty);
-        context_.counters.add(Event::pglazyfree, n);
-        context_.counters.add(Event::pglazyfreed, n);
-      });
+  locked.drop_stale_shadows(range);
+  for (const LeafRange stored : runs_where(leaf, range, is_stored)) {
+    (void)locked.forget(stored, PteState::kEmpty);
+    context_.counters.add(Event::pglazyfree, stored.size());
+    context_.counters.add(Event::pglazyfreed, stored.size());
+  }
   if (until == Until::kReuse) {
-    for_each_run(leaf, begin, end, may_be_idle, [&](unsigned first, unsigned n) {
-      context_.counters.add(Event::pglazyfree, locked.free_idle(first, n));
-    });
+    for (const LeafRange run : runs_where(leaf, range, may_be_idle))
+      context_.counters.add(Event::pglazyfree, locked.free_idle(run));
     return;
   }
-  for_each_run(leaf, begin, end, is_idle,
-               [&](unsigned first, unsigned n) { locked.reuse_idle(first, n); });
+  for (const LeafRange run : runs_where(leaf, range, is_idle)) locked.reuse_idle(run);
   note_marked(leaf);
   unsigned marked = 0;
-  if (begin == 0 && end == kPagesPerBlock) marked += locked.free_block_lazily();
-  for_each_run(leaf, begin, end, may_be_freed, [&](unsigned first, unsigned n) {
-    marked += context_.pins == mmu::Pins::kKnown ? locked.trap_stores_lazily(first, n)
-                                                 : locked.take_lazily(first, n);
-  });
+  if (range == LeafRange::whole()) marked += locked.free_block_lazily();
+  for (const LeafRange run : runs_where(leaf, range, may_be_freed))
+    marked += context_.pins == mmu::Pins::kKnown ? locked.trap_stores_lazily(run).done
+                                                 : locked.take_lazily(run).done;
   context_.counters.add(Event::pglazyfree, marked);
 }
 
 Status Vm::reuse(PageRun run) {
-  const SignalBlock signals;
-  const GatePass pass(context_.gate);
-  const bool whole =
-      for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
-        LockedLeaf locked(context_, leaf);
-        if (!locked.is_of(at)) return true;
-        for_each_run(leaf, begin, end, is_idle,
-                     [&](unsigned first, unsigned n) { locked.reuse_idle(first, n); });
-        for_each_run(
-            leaf, begin, end, [](Pte p) { return p.state() == PteState::kLazyAway; },
-            [&](unsigned first, unsigned n) { (void)locked.give_back(first, n); });
-        for_each_run(
-            leaf, begin, end, [](Pte p) { return p.traps_stores(); },
-            [&](unsigned first, unsigned n) { (void)locked.allow_stores(first, n); });
-        return true;
-      });
-  return mapped_or_hole(whole);
+  return advise(run, LockedPages::kToo, Quiet::kAsItIs,
+                [](std::optional<LockedLeaf>& locked, LeafRange range) {
+                  const Leaf& leaf = locked->leaf();
+                  for (const LeafRange idle : runs_where(leaf, range, is_idle))
+                    locked->reuse_idle(idle);
+                  // What is refused is asked for again by the next store.
+                  for (const LeafRange away : runs_where(
+                           leaf, range, [](Pte p) { return p.state() == PteState::kLazyAway; }))
+                    (void)locked->give_back(away);
+                  for (const LeafRange trapped :
+                       runs_where(leaf, range, [](Pte p) { return p.traps_stores(); }))
+                    (void)locked->allow_stores(trapped);
+                  return Advised::kAll;
+                });
 }
 
 Status Vm::cold(PageRun run) {
-  const SignalBlock signals;
-  const GatePass pass(context_.gate);
-  bool met_locked = false;
-  const bool whole =
-      for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
-        {
-          LockedLeaf locked(context_, leaf);
-          if (!locked.is_of(at)) return true;
-          const unsigned last = first_locked(locked, begin, end);
-          met_locked = last != end;
-          for (unsigned i = begin; i < last; ++i)
-            if (leaf.get(i).is_at_address()) locked.set(i, leaf.get(i).with(Pte::kCold));
-        }
-        // To the oldest end, so that reclaim comes here first.
-        if (context_.lru.isolate(leaf)) {
-          LockedLeaf locked(context_, leaf);
-          constexpr auto kOldest = static_cast<std::uint8_t>(Lru::bit(LeafList::kResident) |
-                                                             Lru::bit(LeafList::kDroppable));
-          context_.lru.put_back(leaf, lists_for(leaf), kOldest);
-        }
-        return !met_locked;
-      });
-  if (met_locked) return Error{EINVAL};
-  return mapped_or_hole(whole);
+  return advise(run, LockedPages::kEndIt, Quiet::kAsItIs,
+                [this](std::optional<LockedLeaf>& locked, LeafRange range) {
+                  locked->mark_cold(range);
+                  // To the oldest end, so that reclaim comes here first.
+                  constexpr auto kOldest = static_cast<std::uint8_t>(
+                      Lru::bit(LeafList::kResident) | Lru::bit(LeafList::kDroppable));
+                  if (context_.lru.isolate(locked->leaf())) locked->put_back(kOldest);
+                  return Advised::kAll;
+                });
 }
 
 Status Vm::page_out(PageRun run) {
-  const SignalBlock signals;
-  const GatePass pass(context_.gate);
-  bool met_locked = false;
-  const bool whole =
-      for_each_mapped_leaf(run, [&](Leaf& leaf, Vpn at, unsigned begin, unsigned end) {
-        bool more = false;
-        unsigned last = end;
-        {
-          LockedLeaf locked(context_, leaf);
-          if (!locked.is_of(at)) return true;
-          last = first_locked(locked, begin, end);
-          met_locked = last != end;
-          const bool droppable = locked.region().is(RegionFlags::kDroppable);
-          (void)locked.discard_by_reclaim(begin, last, droppable);
-          // What cannot be dropped just now is not to be swapped instead.
-          for (unsigned i = begin; i < last && !more && !droppable; ++i)
-            more = leaf.get(i).frames() != 0;
-        }
-        if (more) (void)reclaimer_.page_out(leaf, {at, PageCount(last - begin)});
-        return !met_locked;
-      });
-  if (met_locked) return Error{EINVAL};
-  return mapped_or_hole(whole);
+  return advise(run, LockedPages::kEndIt, Quiet::kAsItIs,
+                [this](std::optional<LockedLeaf>& locked, LeafRange range) {
+                  using Discards = LockedLeaf::Discards;
+                  const bool droppable = locked->region().is(RegionFlags::kDroppable);
+                  (void)locked->discard_by_reclaim(
+                      range, droppable ? Discards::kOrdinaryToo : Discards::kLazilyFreed);
+                  // What cannot be dropped just now is not to be swapped instead.
+                  const bool is_left = !droppable && run_length(locked->leaf(), range, [](Pte p) {
+                                                       return p.frames() == 0;
+                                                     }) != range.size();
+                  if (is_left) (void)reclaimer_.page_out(locked, range);
+                  return Advised::kAll;
+                });
 }
 
 Status Vm::will_need(PageRun run) {
-  bool whole = true;
-  {
-    const SignalBlock signals;
-    const GatePass pass(context_.gate);
-    whole = for_each_mapped_leaf(run, [](Leaf&, Vpn, unsigned, unsigned) { return true; });
-  }
+  const bool is_whole = mapped_prefix(run) == run.count;
   // Only as far as the budget has room: bringing in must not push out.
   context_.table.for_each_leaf_in(run, [this](Leaf& leaf, PageRun part) {
     for (Vpn at = part.first; at < part.end(); ++at) {
@@ -276,7 +231,8 @@ Status Vm::will_need(PageRun run) {
     }
     return true;
   });
-  return mapped_or_hole(whole);
+  if (!is_whole) return Error{ENOMEM};
+  return {};
 }
 
 Status Vm::populate(PageRun run, PinFor purpose) {
@@ -319,12 +275,12 @@ PageCount Vm::fill_empty(PageRun run) {
   if (!reclaimer_.charge(precharge, PageCount(wanted)) &&
       !reclaimer_.charge(precharge, PageCount(1)))
     return PageCount();
-  LockedLeaf locked(context_, *leaf, &precharge);
-  if (!locked.is_of(run.first) || locked.region().is(RegionFlags::kHuge)) return PageCount();
+  auto locked = LockedLeaf::try_lock(context_, *leaf, run.first, &precharge);
+  if (!locked || locked->region().is(RegionFlags::kHuge)) return PageCount();
   const unsigned n = std::min(empty_from(*leaf), static_cast<unsigned>(precharge.held().value()));
-  const unsigned done = n == 0 ? 0 : locked.fill_zeros(begin, n);
+  const unsigned done = n == 0 ? 0 : locked->fill_zeros({begin, begin + n}).done;
   if (done > 1 && std::has_single_bit(done) && begin % done == 0)
-    locked.join_folio(begin, Order(static_cast<unsigned>(std::countr_zero(done))));
+    locked->join_folio(begin, Order(static_cast<unsigned>(std::countr_zero(done))));
   context_.counters.add(Event::pgfault_zero, done);
   return PageCount(done);
 }

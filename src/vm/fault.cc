@@ -13,25 +13,19 @@ namespace buoy {
 
 namespace {
 
-struct Range {
-  unsigned first;
-  unsigned end;
-  [[nodiscard]] unsigned size() const { return end - first; }
-};
-
 // The part of the aligned window around page i whose pages all pass the test.
 template <typename Test>
-Range around(const Leaf& leaf, unsigned i, Order order, Test test) {
+LeafRange around(const Leaf& leaf, unsigned i, Order order, Test test) {
   const unsigned size = 1U << order.value();
   const unsigned window_first = i & ~(size - 1);
-  Range r{i, i + 1};
+  LeafRange r = LeafRange::one(i);
   while (r.first > window_first && test(leaf.get(r.first - 1))) --r.first;
   while (r.end < window_first + size && test(leaf.get(r.end))) ++r.end;
   return r;
 }
 
 // Shrinks the range around i, to one page at least, until it can be charged without reclaim.
-Range affordable(Range r, unsigned i, Precharge& precharge) {
+LeafRange affordable(LeafRange r, unsigned i, Precharge& precharge) {
   while (r.size() > 1 && r.size() > precharge.held().value()) {
     if (precharge.try_add(PageCount(r.size()) - precharge.held())) break;
     const unsigned half = r.size() / 2;
@@ -64,31 +58,47 @@ bool has_contents(Pte p) {
 
 constexpr std::uint64_t kWaitForMemoryNs = 5'000'000;
 
-// Among the reasons for a bus error, which are errno values: it is poison that will raise it.
-constexpr int kPoisoned = -1;
+// How often a page is asked for that is refused for another reason than want of memory: at once,
+// because what was in the way may have been passing, then waiting, for a second.
+constexpr unsigned kMostRefusalsAtOnce = 8;
+constexpr unsigned kMostRefusals = kMostRefusalsAtOnce + 200;
+
+// Does `bring(range)` for the window, or, if that does not get as far as the page that is wanted, for
+// that page alone; which it was, and how far that went.
+struct Brought {
+  LeafRange window;
+  LockedLeaf::Progress progress;
+};
+template <typename Bring>
+Brought bring_at_least(unsigned i, LeafRange window, Bring bring) {
+  const LockedLeaf::Progress progress = bring(window);
+  if (window.head(progress.done).contains(i)) return {window, progress};
+  return {LeafRange::one(i), bring(LeafRange::one(i))};
+}
+// Of the page that is wanted. What was refused behind it is its own toucher's business.
+Step step_of(const Brought& brought, unsigned i) {
+  if (brought.window.head(brought.progress.done).contains(i)) return Step::End::kDone;
+  return Step::of(brought.progress.outcome);
+}
 
 }  // namespace
 
 mmu::Verdict Vm::on_fault(const mmu::Fault& fault) {
   context_.counters.add(Event::pgfault);
-  int lost = 0;
-  const mmu::Verdict verdict = handle(fault, &lost);
-  // Tried again, the access meets the poison; or memory, if the mark was withdrawn meanwhile.
-  if (lost == kPoisoned) return mmu::Verdict::kResolved;
-  if (verdict == mmu::Verdict::kBusError && lost != 0) {
+  const Step step = serve(fault);
+  const mmu::Verdict verdict = step.verdict();
+  const char* reason = verdict == mmu::Verdict::kBusError ? reason_for_bus_error(step) : nullptr;
+  if (reason != nullptr) {
     sys::Line line;
-    line.text("SIGBUS at ").hex(fault.address);
-    if (lost == EIO)
-      line.text(": the page cannot be read back from the backing file");
-    else
-      tell_what_is_full(line);
+    line.text("SIGBUS at ").hex(fault.address).text(": ").text(reason);
+    if (step.end == Step::End::kExhausted) tell_what_is_full(line);
     line.complain();
   }
   return verdict;
 }
 
 void Vm::tell_what_is_full(sys::Line& line) const {
-  line.text(": the budget and every tier below it are full (KiB: budget ");
+  line.text(" (KiB: budget ");
   const auto add = [&line](const char* name, std::uint64_t pages) {
     line.text(name).number(PageCount(pages).bytes() >> 10);
   };
@@ -102,46 +112,33 @@ void Vm::tell_what_is_full(sys::Line& line) const {
   line.text(")");
 }
 
-mmu::Verdict Vm::handle(const mmu::Fault& fault, int* lost) {
+Step Vm::serve(const mmu::Fault& fault) {
   unsigned exhausted = 0;
+  unsigned refusals = 0;
   for (unsigned waits = 0;; ++waits) {
     const GatePass pass(context_.gate, fault.tid);
     Leaf* leaf = context_.table.find_or_make_leaf(fault.vpn);
-    if (leaf == nullptr) {
-      if (context_.table.find_region(fault.vpn) == nullptr) return mmu::Verdict::kForeign;
-      *lost = ENOMEM;
-      return mmu::Verdict::kBusError;
-    }
+    if (leaf == nullptr)
+      return context_.table.find_region(fault.vpn) == nullptr ? Step::End::kForeign
+                                                              : Step::End::kNoMetadata;
     Precharge precharge(context_.budget);
     // Where nothing can be reclaimed, what is resident can still be given back or stored to.
     (void)reclaimer_.charge(precharge, PageCount(1));
     const Step step = resolve(*leaf, fault, precharge);
-    switch (step) {
-      case Step::kDone:
-        return mmu::Verdict::kResolved;
-      case Step::kForeign:
-        return mmu::Verdict::kForeign;
-      case Step::kPoisoned:
-        *lost = kPoisoned;
-        return mmu::Verdict::kBusError;
-      case Step::kPurged:
-        return mmu::Verdict::kBusError;
-      case Step::kLost:
-        *lost = EIO;
-        return mmu::Verdict::kBusError;
-      case Step::kAgain:
-        continue;
-      case Step::kNoMemory:
-        break;
-    }
-    // Nothing to reclaim. It may come back: others free memory, the disk gets room. While the
-    // budget shrinks it does: either the room is found, or the old budget stays. And whoever holds
-    // leaves isolated, perhaps without a CPU, puts them back.
-    const bool is_passing = context_.budget.is_shrinking() ||
-                            (context_.lru.has_isolated() && waits < context_.most_waits_for_others);
-    if (on_exhausted_ == OnExhausted::kSigbus && !is_passing && ++exhausted > 3) {
-      *lost = ENOMEM;
-      return mmu::Verdict::kBusError;
+    if (step.end == Step::End::kAgain) continue;
+    if (step.is_for_want_of_memory()) {
+      // It may come back: others free memory, the disk gets room. While the budget shrinks it does:
+      // either the room is found, or the old budget stays. And whoever holds leaves isolated,
+      // perhaps without a CPU, puts them back.
+      const bool is_passing =
+          context_.budget.is_shrinking() ||
+          (context_.lru.has_isolated() && waits < context_.most_waits_for_others);
+      if (on_exhausted_ == OnExhausted::kSigbus && !is_passing && ++exhausted > 3) return step;
+    } else if (step.end == Step::End::kRefused) {
+      if (++refusals > kMostRefusals) return step;
+      if (refusals <= kMostRefusalsAtOnce) continue;
+    } else {
+      return step;
     }
     precharge.give_back();
     std::uint32_t never = 0;
@@ -149,28 +146,28 @@ mmu::Verdict Vm::handle(const mmu::Fault& fault, int* lost) {
   }
 }
 
-Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) {
+Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) {
   const unsigned i = fault.vpn.in_block();
   {
-    LockedLeaf locked(context_, leaf, &precharge);
-    if (!locked.is_of(fault.vpn)) return Step::kAgain;
+    auto found = LockedLeaf::try_lock(context_, leaf, fault.vpn, &precharge);
+    if (!found) return Step::End::kAgain;
+    LockedLeaf& locked = *found;
     const Pte p = locked.get(i);
     if (precharge.held().is_zero() && needs_frame(p) &&
         !(has_contents(p) && reclaimer_.charge_return(precharge)))
-      return Step::kNoMemory;
+      return Step::End::kExhausted;
     switch (p.state()) {
       case PteState::kHole:
-        return Step::kForeign;
+        return Step::End::kForeign;
       case PteState::kEmpty:
         return fill(locked, i, precharge);
       case PteState::kMapped:
         // Somebody was faster. A leftover trap is undone; a late message only needs the wake-up.
-        if (fault.is_protection)
-          (void)context_.mmu->unprotect(locked.region().reservation, {fault.vpn, PageCount(1)});
-        return Step::kDone;
+        if (fault.is_protection) locked.end_leftover_trap(i);
+        return Step::End::kDone;
       case PteState::kLazyFree:
       case PteState::kClean:
-        return fault.is_store ? allow_stores(locked, i) : Step::kDone;
+        return fault.is_store ? allow_stores(locked, i) : Step::End::kDone;
       case PteState::kStandby:
         return bring_in(locked, i, precharge);
       case PteState::kLazyAway:
@@ -180,16 +177,15 @@ Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) 
         if (!context_.swap->is_slow(p.entry())) return load(locked, i, fault.is_store, precharge);
         break;
       case PteState::kLoading:
-        locked.wait_until_quiet(i, i + 1);
-        return Step::kAgain;
+        (void)locked.wait_until_quiet(LeafRange::one(i));
+        return Step::End::kAgain;
       case PteState::kPurged:
         if (!locked.region().is(RegionFlags::kPurgedReadsZero)) {
           // Here, where nobody can be withdrawing the mark: the poison must go with the state.
-          if (!context_.mmu->poison(locked.region().reservation, fault.vpn)) return Step::kPurged;
-          locked.set(i, p.with(Pte::kPoisoned));
-          return Step::kPoisoned;
+          return locked.poison(i) ? Step::End::kPoisoned : Step::End::kPurged;
         }
-        if (!locked.forget(i, i + 1, PteState::kEmpty)) return Step::kNoMemory;
+        if (const auto gone = locked.forget(LeafRange::one(i), PteState::kEmpty); !gone.complete())
+          return Step::of(gone.outcome);
         return fill(locked, i, precharge);
       case PteState::kCount:
         break;
@@ -198,7 +194,7 @@ Vm::Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) 
   return load_slowly(leaf, fault.vpn, fault.is_store, precharge);
 }
 
-Vm::Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
+Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
   Leaf& leaf = locked.leaf();
   // What its owner keeps idle beside it is wanted by nobody, but for the sake of a huge page.
   bool fills_idle = locked.region().is(RegionFlags::kHuge);
@@ -209,12 +205,12 @@ Vm::Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
   Order order =
       plan_window(context_.table, leaf, i, WindowKind::kZeroFill, context_.lru.generation());
   if (locked.region().is(RegionFlags::kHuge)) order = Order(kMaxOrder);
-  Range window = around(leaf, i, order, is_empty);
+  LeafRange window = around(leaf, i, order, is_empty);
   if (fills_idle && window.size() < kPagesPerBlock) {
     fills_idle = false;
     window = around(leaf, i, order, is_empty);
   }
-  const Range whole = window;
+  const LeafRange whole = window;
   window = affordable(window, i, precharge);
   if (locked.region().is(RegionFlags::kHuge) && window.size() < whole.size()) {
     // No room for a huge page: fall back to the ordinary window inside what we can afford.
@@ -223,22 +219,18 @@ Vm::Step Vm::fill(LockedLeaf& locked, unsigned i, Precharge& precharge) {
     window = around(leaf, i, order, is_empty);
     window = affordable(window, i, precharge);
   }
-  unsigned done = locked.fill_zeros(window.first, window.size());
-  if (window.first + done <= i) {
-    // The kernel had no memory for the run: the one page that is wanted.
-    done = locked.fill_zeros(i, 1);
-    if (done == 0) return Step::kNoMemory;
-    window = {i, i + 1};
-  }
-  if (window.size() == (1U << order.value()) && done == window.size()) {
-    locked.join_folio(window.first, order);
+  const Brought brought =
+      bring_at_least(i, window, [&](LeafRange r) { return locked.fill_zeros(r); });
+  const unsigned done = brought.progress.done;
+  if (brought.window.size() == (1U << order.value()) && done == brought.window.size()) {
+    locked.join_folio(brought.window.first, order);
     if (order.value() == kMaxOrder) context_.counters.add(Event::thp_fault_alloc);
   }
   context_.counters.add(Event::pgfault_zero, done);
-  return Step::kDone;
+  return step_of(brought, i);
 }
 
-Vm::Step Vm::bring_in(LockedLeaf& locked, unsigned i, Precharge& precharge) {
+Step Vm::bring_in(LockedLeaf& locked, unsigned i, Precharge& precharge) {
   Leaf& leaf = locked.leaf();
   const bool squeezing = leaf.get(i).has(Pte::kSqueezing);
   const auto in_shadow = [squeezing](Pte p) {
@@ -248,34 +240,30 @@ Vm::Step Vm::bring_in(LockedLeaf& locked, unsigned i, Precharge& precharge) {
   };
   const Order order =
       plan_window(context_.table, leaf, i, WindowKind::kSwapIn, context_.lru.generation());
-  Range window = around(leaf, i, order, in_shadow);
+  LeafRange window = around(leaf, i, order, in_shadow);
   // Copying back needs a second frame for each page; moving needs none.
   const PageCount n(window.size());
   if (squeezing || context_.mmu->preferred_return(n) == mmu::Return::kCopied)
     window = affordable(window, i, precharge);
-  unsigned done = locked.give_back(window.first, window.size());
-  if (window.first + done <= i) {
-    done = locked.give_back(i, 1);
-    if (done == 0) return Step::kAgain;
-  }
-  context_.counters.add(Event::pgfault_standby);
-  context_.counters.add(Event::pgactivate, done);
-  return Step::kDone;
+  const Brought brought =
+      bring_at_least(i, window, [&](LeafRange r) { return locked.give_back(r); });
+  const Step step = step_of(brought, i);
+  if (step.end == Step::End::kDone) context_.counters.add(Event::pgfault_standby);
+  context_.counters.add(Event::pgactivate, brought.progress.done);
+  return step;
 }
 
-Vm::Step Vm::un_free(LockedLeaf& locked, unsigned i, Precharge& precharge) {
+Step Vm::un_free(LockedLeaf& locked, unsigned i, Precharge& precharge) {
   Leaf& leaf = locked.leaf();
   const Order order = plan_unfree(context_.table, leaf, i, leaf.get(i).order());
-  Range window = around(leaf, i, order, [](Pte p) { return p.state() == PteState::kLazyAway; });
+  LeafRange window = around(leaf, i, order, [](Pte p) { return p.state() == PteState::kLazyAway; });
   // Moving back needs no second frame, copying back one for each page.
   if (context_.mmu->preferred_return(PageCount(window.size())) == mmu::Return::kCopied)
     window = affordable(window, i, precharge);
-  unsigned done = locked.give_back(window.first, window.size());
-  if (window.first + done <= i) done = locked.give_back(i, 1);
-  return done == 0 ? Step::kAgain : Step::kDone;
+  return step_of(bring_at_least(i, window, [&](LeafRange r) { return locked.give_back(r); }), i);
 }
 
-Vm::Step Vm::load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& precharge) {
+Step Vm::load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& precharge) {
   Leaf& leaf = locked.leaf();
   const auto loadable = [this](Pte p) {
     return p.state() == PteState::kSwapped && !p.has(Pte::kInShadow) &&
@@ -283,7 +271,7 @@ Vm::Step Vm::load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& prec
   };
   const Order order =
       plan_window(context_.table, leaf, i, WindowKind::kSwapIn, context_.lru.generation());
-  Range window = affordable(around(leaf, i, order, loadable), i, precharge);
+  LeafRange window = affordable(around(leaf, i, order, loadable), i, precharge);
   const ScratchPool::Borrowed scratch(scratch_);
   unsigned loaded = 0;
   for (; loaded < window.size(); ++loaded) {
@@ -293,18 +281,18 @@ Vm::Step Vm::load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& prec
       continue;
     if (page != i && loaded <= i - window.first && page < i) {
       // A neighbour is unreadable: that is its own toucher's business.
-      window = {i, i + 1};
+      window = LeafRange::one(i);
       loaded = 0;
       if (context_.swap->load(leaf.get(i).entry(), scratch.page(0)) != swap::LoadOutcome::kLoaded) {
         context_.counters.add(Event::swap_corrupt);
-        return Step::kLost;
+        return Step::End::kUnreadable;
       }
       loaded = 1;
       break;
     }
     if (page == i) {
       context_.counters.add(Event::swap_corrupt);
-      return Step::kLost;
+      return Step::End::kUnreadable;
     }
     break;
   }
@@ -315,23 +303,24 @@ Vm::Step Vm::load(LockedLeaf& locked, unsigned i, bool is_store, Precharge& prec
     return stored <= loaded * context_.most_kept;
   };
   const bool keep = !is_store && reclaimer_.keeps_copies() && are_small();
-  const unsigned done = locked.install(window.first, loaded, scratch.page(0),
-                                       keep ? mmu::Stores::kTrapped : mmu::Stores::kAllowed);
-  if (window.first + done <= i) return Step::kNoMemory;
+  const LockedLeaf::Progress installed = locked.install(
+      window.head(loaded), scratch.page(0), keep ? mmu::Stores::kTrapped : mmu::Stores::kAllowed);
+  const Step step = step_of({window, installed}, i);
+  if (step.end != Step::End::kDone) return step;
   context_.counters.add(Event::pgmajfault);
-  context_.counters.add(Event::pswpin, done);
-  if (done > 1) context_.counters.add(Event::pgswapahead, done - 1);
-  return Step::kDone;
+  context_.counters.add(Event::pswpin, installed.done);
+  if (installed.done > 1) context_.counters.add(Event::pgswapahead, installed.done - 1);
+  return step;
 }
 
-Vm::Step Vm::load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharge) {
+Step Vm::load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharge) {
   const unsigned i = vpn.in_block();
   const ScratchPool::Borrowed scratch(scratch_);
   swap::PageLoad loads[ScratchPool::kPages];
-  Range window{i, i + 1};
+  LeafRange window = LeafRange::one(i);
   {
-    LockedLeaf locked(context_, leaf, &precharge);
-    if (!locked.is_of(vpn) || locked.get(i).state() != PteState::kSwapped) return Step::kAgain;
+    auto locked = LockedLeaf::try_lock(context_, leaf, vpn, &precharge);
+    if (!locked || locked->get(i).state() != PteState::kSwapped) return Step::End::kAgain;
     const Order order =
         plan_window(context_.table, leaf, i, WindowKind::kSwapIn, context_.lru.generation());
     const auto loadable = [](Pte p) {
@@ -339,8 +328,8 @@ Vm::Step Vm::load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharg
     };
     window = affordable(around(leaf, i, order, loadable), i, precharge);
     for (unsigned page = window.first; page < window.end; ++page) {
-      loads[page - window.first] = {locked.get(page).entry(), scratch.page(page - window.first)};
-      locked.set(page, locked.get(page).with_state(PteState::kLoading));
+      const unsigned k = page - window.first;
+      loads[k] = {locked->begin_loading(page), scratch.page(k)};
     }
   }
   context_.swap->load_many(loads, window.size());
@@ -350,34 +339,35 @@ Vm::Step Vm::load_slowly(Leaf& leaf, Vpn vpn, bool is_store, Precharge& precharg
   const auto is_loaded = [&](unsigned page) {
     return loads[page - window.first].outcome == swap::LoadOutcome::kLoaded;
   };
+  Step step = Step::End::kUnreadable;
   unsigned done = 0;
   for (unsigned first = window.first; first < window.end;) {
-    unsigned end = first;
-    while (end < window.end && is_loaded(end)) ++end;
-    if (end > first)
-      done += locked.install(first, end - first, scratch.page(first - window.first),
-                             keep ? mmu::Stores::kTrapped : mmu::Stores::kAllowed);
-    first = end + 1;
+    LeafRange run{first, first};
+    while (run.end < window.end && is_loaded(run.end)) ++run.end;
+    first = run.end + 1;
+    if (run.is_empty()) continue;
+    const LockedLeaf::Progress finished =
+        locked.finish_loading(run, scratch.page(run.first - window.first),
+                              keep ? mmu::Stores::kTrapped : mmu::Stores::kAllowed);
+    done += finished.done;
+    if (run.contains(i)) step = step_of({run, finished}, i);
   }
-  for (unsigned page = window.first; page < window.end; ++page)
-    if (locked.get(page).state() == PteState::kLoading)
-      locked.set(page, locked.get(page).with_state(PteState::kSwapped));
+  locked.cancel_loading(window);
   locked.announce();
   context_.counters.add(Event::pswpin, done);
   context_.counters.add(Event::pswpin_file, done);
   // An unreadable neighbour is its own toucher's business.
-  if (!is_loaded(i)) return Step::kLost;
-  if (locked.get(i).state() == PteState::kSwapped) return Step::kNoMemory;
+  if (step.end != Step::End::kDone) return step;
   context_.counters.add(Event::pgmajfault);
   if (done > 1) context_.counters.add(Event::pgswapahead, done - 1);
-  return Step::kDone;
+  return step;
 }
 
-Vm::Step Vm::allow_stores(LockedLeaf& locked, unsigned i) {
+Step Vm::allow_stores(LockedLeaf& locked, unsigned i) {
   Leaf& leaf = locked.leaf();
   context_.counters.add(Event::pgfault_protect);
   const PteState state = leaf.get(i).state();
-  Range window{i, i + 1};
+  LeafRange window = LeafRange::one(i);
   if (state == PteState::kLazyFree) {
     const Order order = plan_unfree(context_.table, leaf, i, leaf.get(i).order());
     // What an owner keeps idle beside it has nothing to do with this store.
@@ -388,9 +378,7 @@ Vm::Step Vm::allow_stores(LockedLeaf& locked, unsigned i) {
   } else {
     reclaimer_.note_clean_stored();
   }
-  unsigned done = locked.allow_stores(window.first, window.size());
-  if (window.first + done <= i) done = locked.allow_stores(i, 1);
-  return done == 0 ? Step::kAgain : Step::kDone;
+  return step_of(bring_at_least(i, window, [&](LeafRange r) { return locked.allow_stores(r); }), i);
 }
 
 Status Vm::make_resident(Vpn vpn, bool for_store) {
@@ -398,16 +386,7 @@ Status Vm::make_resident(Vpn vpn, bool for_store) {
   fault.vpn = vpn;
   fault.address = vpn.address();
   fault.is_store = for_store;
-  int lost = 0;
-  switch (handle(fault, &lost)) {
-    case mmu::Verdict::kResolved:
-      return {};
-    case mmu::Verdict::kForeign:
-      return Error{ENOMEM};
-    case mmu::Verdict::kBusError:
-      break;
-  }
-  return Error{lost == ENOMEM ? EAGAIN : EIO};
+  return serve(fault).status();
 }
 
 }  // namespace buoy

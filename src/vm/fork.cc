@@ -62,25 +62,18 @@ Status Vm::after_fork_in_child() {
     leaf.waiters.store(0, std::memory_order_relaxed);
     LockedLeaf locked(context_, leaf);
     if (locked.region().is(RegionFlags::kDroppable)) {
-      for_each_run(
-          leaf, 0, kPagesPerBlock, [](Pte p) { return p.state() != PteState::kHole; },
-          [&](unsigned first, unsigned n) {
-            wiped = wiped && locked.forget(first, first + n, PteState::kEmpty);
-          });
+      for (const LeafRange mapped :
+           runs_where(leaf, LeafRange::whole(), [](Pte p) { return p.state() != PteState::kHole; }))
+        wiped = wiped && locked.forget(mapped, PteState::kEmpty).complete();
       return;
     }
-    for_each_run(
-        leaf, 0, kPagesPerBlock, [](Pte p) { return p.state() == PteState::kClean; },
-        [&](unsigned first, unsigned n) { (void)locked.allow_stores(first, n); });
-    for_each_run(
-        leaf, 0, kPagesPerBlock,
-        [](Pte p) { return p.state() == PteState::kLazyFree && !p.has(Pte::kIdle); },
-        [&](unsigned first, unsigned n) {
-          const mmu::Progress p =
-              context_.mmu->protect(locked.region().reservation, {leaf.page(first), PageCount(n)});
-          const auto done = static_cast<unsigned>(p.done.value());
-          if (done < n) (void)locked.allow_stores(first + done, n - done);
-        });
+    for (const LeafRange clean :
+         runs_where(leaf, LeafRange::whole(), [](Pte p) { return p.state() == PteState::kClean; }))
+      (void)locked.allow_stores(clean);
+    for (const LeafRange trapped : runs_where(leaf, LeafRange::whole(), [](Pte p) {
+           return p.state() == PteState::kLazyFree && !p.has(Pte::kIdle);
+         }))
+      locked.trap_again(trapped);
   });
   if (Status s = keep_promises_in_child(); !s) return s;
   // What the child must not see it shall not run with.
@@ -151,11 +144,9 @@ void Vm::validate(PageCount arena_pages) {
 void Vm::validate_marks() {
   volatile_.validate();
   context_.table.for_each_leaf([this](Leaf& leaf) BUOY_NO_TSA {
-    for_each_run(
-        leaf, 0, kPagesPerBlock, [](Pte p) { return p.state() == PteState::kPurged; },
-        [&](unsigned first, unsigned n) BUOY_NO_TSA {
-          BUOY_CHECK(volatile_.is_all_purged({leaf.page(first), PageCount(n)}));
-        });
+    for (const LeafRange purged :
+         runs_where(leaf, LeafRange::whole(), [](Pte p) { return p.state() == PteState::kPurged; }))
+      BUOY_CHECK(volatile_.is_all_purged({leaf.page(purged.first), PageCount(purged.size())}));
   });
 }
 

@@ -30,17 +30,14 @@ Status Vm::pin(PageRun run, PinFor purpose) {
         const GatePass pass(context_.gate);
         Leaf* leaf = context_.table.find_leaf(at);
         if (leaf != nullptr) {
-          LockedLeaf locked(context_, *leaf);
-          const Pte p = locked.get(i);
-          const bool ready =
-              p.is_at_address() && (purpose == PinFor::kReading || p.state() == PteState::kMapped);
-          if (locked.is_of(at) && ready) {
-            if (p.pins() == Pte::kMaxPins) {
-              result = Error{EAGAIN};
-            } else {
-              locked.set(i, p.with_pins(p.pins() + 1));
+          auto locked = LockedLeaf::try_lock(context_, *leaf, at);
+          const Pte p = locked ? locked->get(i) : Pte();
+          if (p.is_at_address() &&
+              (purpose == PinFor::kReading || p.state() == PteState::kMapped)) {
+            if (locked->pin(i))
               done += PageCount(1);
-            }
+            else
+              result = Error{EAGAIN};
             break;
           }
         }
@@ -66,11 +63,10 @@ Status Vm::unpin(PageRun run, Dirtied dirtied) {
     Leaf* leaf = context_.table.find_leaf(at);
     if (leaf == nullptr) continue;
     const unsigned i = at.in_block();
-    LockedLeaf locked(context_, *leaf);
-    if (!locked.is_of(at)) continue;
-    if (dirtied == Dirtied::kYes && locked.get(i).traps_stores()) locked.dirty(i);
-    const Pte p = locked.get(i);
-    if (p.pins() != 0) locked.set(i, p.with_pins(p.pins() - 1));
+    auto locked = LockedLeaf::try_lock(context_, *leaf, at);
+    if (!locked) continue;
+    if (dirtied == Dirtied::kYes && locked->get(i).traps_stores()) locked->dirty(i);
+    locked->unpin(i);
   }
   return {};
 }
@@ -91,12 +87,13 @@ Status Vm::lock(PageRun run, bool on_fault_only) {
       const GatePass pass(context_.gate);
       Leaf* leaf = context_.table.find_or_make_leaf(at);
       if (leaf == nullptr) return Error{ENOMEM};
-      LockedLeaf locked(context_, *leaf);
       const unsigned i = at.in_block();
-      // What may be dropped at any time cannot be kept: the kernel says yes to that, and does nothing.
-      droppable = locked.is_of(at) && locked.region().is(RegionFlags::kDroppable);
-      if (locked.is_of(at) && locked.get(i).state() != PteState::kHole && !droppable)
-        locked.set(i, locked.get(i).with(Pte::kLocked));
+      if (auto locked = LockedLeaf::try_lock(context_, *leaf, at)) {
+        // What may be dropped at any time cannot be kept: the kernel says yes to that, and does
+        // nothing.
+        droppable = locked->region().is(RegionFlags::kDroppable);
+        if (locked->get(i).state() != PteState::kHole && !droppable) locked->mlock(i);
+      }
     }
     if (on_fault_only || droppable) continue;
     const Leaf* leaf = context_.table.find_leaf(at);
@@ -114,13 +111,8 @@ Status Vm::unlock(PageRun run) {
   const PageCount mapped = mapped_prefix(run);
   const SignalBlock signals;
   const GatePass pass(context_.gate);
-  context_.table.for_each_leaf_in({run.first, mapped}, [this](Leaf& leaf, PageRun part) {
-    LockedLeaf locked(context_, leaf);
-    if (!locked.is_of(part.first)) return true;
-    const unsigned begin = part.first.in_block();
-    const auto end = begin + static_cast<unsigned>(part.count.value());
-    for (unsigned i = begin; i < end; ++i)
-      if (locked.get(i).has(Pte::kLocked)) locked.set(i, locked.get(i).without(Pte::kLocked));
+  for_each_locked_leaf(context_, {run.first, mapped}, [](LockedLeaf& locked, LeafRange range) {
+    locked.munlock(range);
     return true;
   });
   return mapped == run.count ? Status() : Status(Error{ENOMEM});
@@ -174,8 +166,7 @@ Status Vm::residency(PageRun run, unsigned char* vec) {
     // Collected here first: `vec` may itself be managed memory, and fault.
     unsigned char values[kPagesPerBlock];
     const Vpn first = run.first + done;
-    const PageCount n(
-        std::min<std::uint64_t>(kPagesPerBlock - first.in_block(), (run.count - done).value()));
+    const PageCount n = part_in_block({first, run.count - done}).count;
     {
       const SignalBlock signals;
       const GatePass pass(context_.gate);

@@ -705,8 +705,7 @@ TEST_F(SoftLazyFree, WhatIsDiscardedOrPurgedStaysIdle) {
   ASSERT_TRUE(soft_.vm().discard(sub(idle, 0, 20)).ok());
   {
     LockedLeaf locked(soft_.context(), *soft_.context().table.find_leaf(run.first));
-    const unsigned begin = idle.first.in_block() + 20;
-    EXPECT_EQ(locked.purge(begin, begin + 20).frames, 20U);
+    EXPECT_EQ(locked.purge(LeafRange::of(sub(idle, 20, 20))).frames, 20U);
   }
   ASSERT_TRUE(soft_.vm().discard(sub(run, 0, 4)).ok());
   ASSERT_TRUE(soft_.vm().discard(sub(run, 44, 20)).ok());

@@ -138,20 +138,12 @@ Result<Vpn> Vm::map_at(PageRun run, RegionFlags flags, mmu::Access access) {
 
 // Contents of the run's existing leaves go; their pages are `to` afterwards.
 void Vm::clear_leaves(PageRun run, PteState to) {
-  context_.table.for_each_leaf_in(run, [this, to](Leaf& leaf, PageRun part) {
-    LockedLeaf locked(context_, leaf);
-    const unsigned begin = part.first.in_block();
-    const auto end = begin + static_cast<unsigned>(part.count.value());
-    locked.wait_until_quiet(begin, end);
+  for_each_locked_leaf(context_, run, [to](LockedLeaf& locked, LeafRange range) {
+    BUOY_CHECK(locked.wait_until_quiet(range));  // recycled under the region lock alone
     // The kernel refuses only what it has mlocked, which we never ask for.
-    BUOY_CHECK(locked.forget(begin, end, to));
-    locked.split_folios(begin, end, Event::folio_split);
-    // Nobody has locked the new mapping, nor promised anything of it.
-    if (to == PteState::kEmpty)
-      for (unsigned i = begin; i < end; ++i)
-        locked.set(i, locked.get(i).state() == PteState::kHole
-                          ? Pte::of(PteState::kEmpty)
-                          : locked.get(i).without(Pte::kLocked).without(Pte::kIdle));
+    BUOY_CHECK(locked.forget(range, to).complete());
+    locked.split_folios(range, Event::folio_split);
+    if (to == PteState::kEmpty) locked.begin_mapping(range);
     return true;
   });
 }
@@ -539,30 +531,29 @@ void Vm::take_back(Vpn from, Vpn to, PageCount n) {
 
 // The entry of a page without a frame, or its being lost, goes over with both leaves locked: it is
 // never in neither. kAgain: the page has become something else meanwhile.
-Vm::HandOver Vm::hand_over(Leaf& source, Leaf& target, Vpn from, Vpn to) BUOY_NO_TSA {
+Vm::HandOver Vm::hand_over(Leaf& source, Leaf& target, Vpn from, Vpn to) {
   const bool is_one = &source == &target;
   const bool is_rising = from < to;
-  LockedLeaf low(context_, is_rising ? source : target);
-  std::optional<LockedLeaf> high;
-  if (!is_one) high.emplace(context_, is_rising ? target : source);
-  LockedLeaf& here = is_one || is_rising ? low : *high;
-  LockedLeaf& there = is_one || !is_rising ? low : *high;
+  const auto lock = [this](Leaf& leaf, Vpn vpn) {
+    return LockedLeaf::try_lock(context_, leaf, vpn);
+  };
+  auto low = is_rising ? lock(source, from) : lock(target, to);
+  auto high = is_one      ? std::optional<LockedLeaf>()
+              : is_rising ? lock(target, to)
+                          : lock(source, from);
+  auto& here = is_one || is_rising ? low : high;
+  auto& there = is_one || !is_rising ? low : high;
   const unsigned i = from.in_block();
-  const unsigned j = to.in_block();
-  if (!there.is_of(to)) return HandOver::kNoTarget;
-  if (!here.is_of(from) || !there.is_quiet(j, j + 1)) return HandOver::kAgain;
-  const Pte p = here.get(i);
+  const LeafRange place = LeafRange::one(to.in_block());
+  if (!there || there->get(place.first).state() == PteState::kHole) return HandOver::kNoTarget;
+  if (!here || !there->is_quiet(place)) return HandOver::kAgain;
+  const Pte p = here->get(i);
   const bool is_swapped = p.state() == PteState::kSwapped && !p.has(Pte::kInShadow);
   if (!is_swapped && p.state() != PteState::kPurged) return HandOver::kAgain;
   // A fault in the target may have been first only if the program races with its own mremap.
-  BUOY_CHECK(there.forget(j, j + 1, PteState::kEmpty));
-  if (is_swapped) {
-    here.set(i, p.without_entry().with_state(PteState::kEmpty));
-    there.set(j, there.get(j).with_entry(p.entry()).with_state(PteState::kSwapped));
-  } else {
-    BUOY_CHECK(here.forget(i, i + 1, PteState::kEmpty));
-    there.set(j, there.get(j).with_state(PteState::kPurged));  // its mark will follow, and find it
-  }
+  BUOY_CHECK(there->forget(place, PteState::kEmpty).complete());
+  there->attach(place.first,
+                here->detach(i));  // if it is purged, its mark will follow, and find it
   return HandOver::kDone;
 }
 
@@ -605,22 +596,25 @@ Status Vm::move_page(Vpn from, Vpn to) {
 // Gets the page to where it can be moved from: to standby, if it has a frame.
 Vm::PageImage Vm::read_for_move(Leaf& leaf, Vpn from) {
   const unsigned i = from.in_block();
-  LockedLeaf locked(context_, leaf);
-  locked.wait_until_quiet(i, i + 1);
-  if (!locked.is_of(from)) return PageImage::kNothing;
+  const LeafRange page = LeafRange::one(i);
+  auto found = LockedLeaf::try_lock(context_, leaf, from);
+  if (!found || !found->wait_until_quiet(page)) return PageImage::kNothing;
+  LockedLeaf& locked = *found;
   if (locked.get(i).is_held()) return PageImage::kPinned;
-  if (locked.get(i).traps_stores() && locked.allow_stores(i, 1) == 0) return PageImage::kRefused;
-  if (locked.get(i).state() == PteState::kLazyAway && locked.give_back(i, 1) == 0)
+  if (locked.get(i).traps_stores() && !locked.allow_stores(page).complete())
+    return PageImage::kRefused;
+  if (locked.get(i).state() == PteState::kLazyAway && !locked.give_back(page).complete())
     return PageImage::kRefused;
   // Twice: a page that was found busy before is left alone once.
-  if (locked.get(i).state() == PteState::kMapped && locked.take(i, i + 1) == 0 &&
-      locked.take(i, i + 1) == 0)
-    return PageImage::kPinned;  // the kernel holds it for a device
+  if (locked.get(i).state() == PteState::kMapped && locked.take(page).done == 0)
+    if (const LockedLeaf::Progress taken = locked.take(page); taken.done == 0)
+      return taken.outcome == mmu::Outcome::kNoMemory ? PageImage::kRefused
+                                                      : PageImage::kPinned;  // for a device
   switch (locked.get(i).state()) {
     case PteState::kStandby:
       return PageImage::kStandby;
     case PteState::kSwapped:
-      locked.drop_stale_shadows(i, i + 1);
+      locked.drop_stale_shadows(page);
       return PageImage::kWithoutFrame;
     case PteState::kPurged:
       return PageImage::kWithoutFrame;
@@ -632,35 +626,31 @@ Vm::PageImage Vm::read_for_move(Leaf& leaf, Vpn from) {
 // The bytes of a page on standby, to the target; then it goes here. EAGAIN: it has become something
 // else meanwhile.
 Status Vm::copy_over(Leaf& source, Leaf& target, Vpn from, Vpn to) {
-  const unsigned i = from.in_block();
-  const unsigned j = to.in_block();
+  const LeafRange here = LeafRange::one(from.in_block());
+  const LeafRange there = LeafRange::one(to.in_block());
   Precharge precharge(context_.budget);
   // It is stored already, and must be somewhere, even where nothing can be reclaimed.
   if (!reclaimer_.charge(precharge, PageCount(1)) && !reclaimer_.charge_return(precharge))
     return Error{ENOMEM};
   const ScratchPool::Borrowed scratch(scratch_);
   {
-    LockedLeaf locked(context_, source);
-    if (!locked.is_of(from) || locked.get(i).state() != PteState::kStandby) return Error{EAGAIN};
-    const std::byte* bytes = context_.mmu->shadow_bytes(locked.region().reservation, from);
+    auto locked = LockedLeaf::try_lock(context_, source, from);
+    if (!locked || locked->get(here.first).state() != PteState::kStandby) return Error{EAGAIN};
+    const std::byte* bytes = context_.mmu->shadow_bytes(locked->region().reservation, from);
     std::copy_n(bytes, kPageSize, scratch.page(0));
   }
   {
-    LockedLeaf locked(context_, target, &precharge);
-    if (!locked.is_of(to)) return Error{ENOMEM};
-    locked.wait_until_quiet(j, j + 1);
-    if (!locked.is_of(to)) return Error{ENOMEM};
+    auto locked = LockedLeaf::try_lock(context_, target, to, &precharge);
+    if (!locked || !locked->wait_until_quiet(there) ||
+        locked->get(there.first).state() == PteState::kHole)
+      return Error{ENOMEM};
     // A fault in the target may have been first only if the program races with its own mremap.
-    BUOY_CHECK(locked.forget(j, j + 1, PteState::kEmpty));
-    const mmu::Progress p = context_.mmu->install(locked.region().reservation, {to, PageCount(1)},
-                                                  scratch.page(0), mmu::Stores::kAllowed);
-    if (!p.complete()) return Error{ENOMEM};
-    locked.set(j, locked.get(j).with_state(PteState::kMapped));
-    locked.touch(j, 1);
+    BUOY_CHECK(locked->forget(there, PteState::kEmpty).complete());
+    if (!locked->fill(there.first, scratch.page(0)).complete()) return Error{ENOMEM};
   }
-  LockedLeaf locked(context_, source);
-  locked.wait_until_quiet(i, i + 1);
-  if (locked.is_of(from)) BUOY_CHECK(locked.forget(i, i + 1, PteState::kEmpty));
+  auto locked = LockedLeaf::try_lock(context_, source, from);
+  if (locked && locked->wait_until_quiet(here))
+    BUOY_CHECK(locked->forget(here, PteState::kEmpty).complete());
   return {};
 }
 

@@ -16,6 +16,7 @@
 #include "reclaim/context.h"
 #include "reclaim/reclaimer.h"
 #include "vm/scratch.h"
+#include "vm/step.h"
 #include "vm/volatile_map.h"
 #include "vm/window.h"
 
@@ -198,7 +199,8 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   void validate(PageCount arena_pages);
 
  private:
-  enum class Step : std::uint8_t { kDone, kAgain, kForeign, kLost, kPurged, kPoisoned, kNoMemory };
+  // Tries until the page is there, or never will be: never kAgain.
+  Step serve(const mmu::Fault& fault);
   Step resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge);
   Step fill(LockedLeaf& locked, unsigned i, Precharge& precharge);
   Step bring_in(LockedLeaf& locked, unsigned i, Precharge& precharge);
@@ -213,17 +215,19 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   [[nodiscard]] bool permits(PageRun run, PinFor purpose);
   // Makes the page resident (and stores allowed). EAGAIN if nothing can be reclaimed, EIO if lost.
   Status make_resident(Vpn vpn, bool for_store);
-  mmu::Verdict handle(const mmu::Fault& fault, int* lost);
   void tell_what_is_full(sys::Line& line) const;
 
-  // Calls body(Leaf&, first page, begin, end) -> bool for every leaf that exists in the part of `run`
-  // that is mapped, while it returns true; returns whether all of it was.
+  // Calls body(std::optional<LockedLeaf>&, LeafRange) -> Advised for the part of every leaf that
+  // exists in the run, up to the first locked page if that is to end it. The body may drop the lock
+  // at its end. ENOMEM: the run has a hole; EINVAL: it met a locked page.
+  enum class Advised : std::uint8_t { kAll, kEndedByLocked };
+  enum class Quiet : std::uint8_t { kAsItIs, kAwaited };  // no page is loading or squeezing
   template <typename Body>
-  bool for_each_mapped_leaf(PageRun run, Body body);
+  Status advise(PageRun run, LockedPages locked_pages, Quiet quiet, Body body);
   [[nodiscard]] Residency residency_of(Pte p) const;
   // Residency of a run inside one block. ENOMEM: a hole in it.
   Status residency_in_block(PageRun part, unsigned char* values);
-  void free_lazily(LockedLeaf& locked, unsigned begin, unsigned end, Until until);
+  void free_lazily(LockedLeaf& locked, LeafRange range, Until until);
   Status carve_from_span(PageCount pages, RegionFlags flags, mmu::Access access, Vpn* at)
       BUOY_REQUIRES(context_.table.region_lock());
   Result<Region*> new_region(PageCount pages, RegionFlags flags, RegionKind kind, Vpn hint = Vpn())

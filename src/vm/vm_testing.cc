@@ -106,16 +106,10 @@ PageCount SoftVm::reclaim(std::uint64_t goal) {
 void SoftVm::age_to_standby(PageRun run) {
   const SignalBlock signals;
   const GatePass pass(context_->gate);
-  for (Vpn at = run.first; at < run.end();) {
-    const Vpn block_end = at.block_start() + PageCount(kPagesPerBlock);
-    const Vpn end = block_end < run.end() ? block_end : run.end();
-    if (Leaf* leaf = context_->table.find_leaf(at); leaf != nullptr) {
-      LockedLeaf locked(*context_, *leaf);
-      const unsigned begin = at.in_block();
-      (void)locked.take(begin, begin + static_cast<unsigned>((end - at).value()));
-    }
-    at = end;
-  }
+  for_each_locked_leaf(*context_, run, [](LockedLeaf& locked, LeafRange range) {
+    (void)locked.take(range);
+    return true;
+  });
 }
 
 // ---- Fork -------------------------------------------------------------------------------------

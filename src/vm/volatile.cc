@@ -94,22 +94,14 @@ void Vm::finish_recovery(const VolatileMap::Clearing& clearing, Unmarked* result
 bool Vm::forget_purged(PageRun run) {
   const Region* region = context_.table.find_region(run.first);
   bool lost = region != nullptr && region->is(RegionFlags::kPurgedReadsZero);
-  for (Vpn at = run.first; at < run.end();) {
-    const Vpn next = std::min(run.end(), at.block_start() + PageCount(kPagesPerBlock));
-    if (Leaf* leaf = context_.table.find_leaf(at); leaf != nullptr) {
-      LockedLeaf locked(context_, *leaf);
-      const unsigned begin = at.in_block();
-      if (locked.is_of(at))
-        for_each_run(
-            *leaf, begin, begin + static_cast<unsigned>((next - at).value()),
-            [](Pte p) { return p.state() == PteState::kPurged; },
-            [&](unsigned first, unsigned n) {
-              lost = true;
-              BUOY_CHECK(locked.forget(first, first + n, PteState::kEmpty));
-            });
+  for_each_locked_leaf(context_, run, [&lost](LockedLeaf& locked, LeafRange range) {
+    for (const LeafRange purged :
+         runs_where(locked.leaf(), range, [](Pte p) { return p.state() == PteState::kPurged; })) {
+      lost = true;
+      BUOY_CHECK(locked.forget(purged, PteState::kEmpty).complete());
     }
-    at = next;
-  }
+    return true;
+  });
   return lost;
 }
 
@@ -149,19 +141,15 @@ PageCount Vm::purge_extent(const VolatileMap::Claim& claim, PageCount goal, unsi
   auto lost = VolatileMap::Lost::kNothing;
   Vpn at = claim.resume;
   while (at < claim.run.end() && !(in_parts && freed >= goal) && !volatile_.is_awaited(claim)) {
-    const Vpn next = std::min(claim.run.end(), at.block_start() + PageCount(kPagesPerBlock));
-    if (Leaf* leaf = context_.table.find_leaf(at); leaf != nullptr) {
-      LockedLeaf locked(context_, *leaf);
-      const unsigned begin = at.in_block();
-      if (locked.is_of(at)) {
-        const LockedLeaf::Purged gone =
-            locked.purge(begin, begin + static_cast<unsigned>((next - at).value()));
-        if (gone.pages != 0) lost = VolatileMap::Lost::kPages;
-        *purged += gone.pages;
-        freed += PageCount(gone.frames);
-      }
-    }
-    at = next;
+    const PageRun part = part_in_block({at, claim.run.end() - at});
+    for_each_locked_leaf(context_, part, [&](LockedLeaf& locked, LeafRange range) {
+      const LockedLeaf::Purged gone = locked.purge(range);
+      if (gone.pages != 0) lost = VolatileMap::Lost::kPages;
+      *purged += gone.pages;
+      freed += PageCount(gone.frames);
+      return true;
+    });
+    at = part.end();
   }
   volatile_.finish(claim, lost, at);
   return freed;

@@ -164,8 +164,7 @@ TEST_F(SoftVolatile, WhatTheUserGaveUpIsNoLoss) {
     const GatePass pass(soft_.context().gate);
     Leaf* leaf = soft_.context().table.find_leaf(run.first);
     LockedLeaf locked(soft_.context(), *leaf);
-    const unsigned begin = run.first.in_block();
-    const LockedLeaf::Purged gone = locked.purge(begin, begin + 4);
+    const LockedLeaf::Purged gone = locked.purge(LeafRange::of(sub(run, 0, 4)));
     EXPECT_EQ(gone.pages, 0U);
     EXPECT_EQ(gone.frames, 4U);
   }
