@@ -137,4 +137,11 @@ struct PageRun {
   constexpr bool operator==(const PageRun&) const = default;
 };
 
+// What both runs have; of no pages where they have none.
+[[nodiscard]] constexpr PageRun intersection(PageRun a, PageRun b) {
+  const Vpn first = a.first < b.first ? b.first : a.first;
+  const Vpn end = a.end() < b.end() ? a.end() : b.end();
+  return {first, first < end ? end - first : PageCount()};
+}
+
 }  // namespace buoy

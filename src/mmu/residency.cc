@@ -33,15 +33,9 @@ void Residency::close() {
   fd_ = -1;
 }
 
-PageCount Residency::Bits::count() const {
-  std::uint64_t n = 0;
-  for (const std::uint64_t w : words) n += static_cast<std::uint64_t>(__builtin_popcountl(w));
-  return PageCount(n);
-}
-
 bool Residency::query(Vpn first, PageCount count, Bits& bits) const {
   BUOY_DCHECK(count.value() <= kMaxPages);
-  bits = {};
+  bits.reset();
   std::uint64_t entries[kMaxPages] = {};
   const auto bytes = static_cast<long>(count.value() * sizeof(std::uint64_t));
   const auto offset = static_cast<long>(first.value() * sizeof(std::uint64_t));
@@ -50,7 +44,7 @@ bool Residency::query(Vpn first, PageCount count, Bits& bits) const {
   for (std::uint64_t i = 0; i < count.value(); ++i) {
     const std::uint64_t e = entries[i];
     const bool is_marker = markers_ == Markers::kPossible && (e & kSwapTypeMask) == kMarkerType;
-    if ((e & kPresent) != 0 || ((e & kSwapped) != 0 && !is_marker)) bits.set(i);
+    if ((e & kPresent) != 0 || ((e & kSwapped) != 0 && !is_marker)) bits[i] = true;
   }
   return true;
 }

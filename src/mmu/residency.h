@@ -4,6 +4,7 @@
 // Async-signal-safe.
 #pragma once
 
+#include <bitset>
 #include <cstdint>
 
 #include "base/result.h"
@@ -30,14 +31,7 @@ class Residency {
   [[nodiscard]] bool is_open() const { return fd_ >= 0; }
 
   // A bit a page: populated or not.
-  struct Bits {
-    std::uint64_t words[kMaxPages / 64] = {};
-    [[nodiscard]] bool test(std::uint64_t i) const {
-      return ((words[i / 64] >> (i % 64)) & 1) != 0;
-    }
-    void set(std::uint64_t i) { words[i / 64] |= std::uint64_t{1} << (i % 64); }
-    [[nodiscard]] PageCount count() const;
-  };
+  using Bits = std::bitset<kMaxPages>;
   // False if the kernel does not say; then no bit means anything.
   [[nodiscard]] bool query(Vpn first, PageCount count, Bits& bits) const;
 

@@ -364,7 +364,8 @@ PageCount UffdMmu::populated_pages() const {
   const auto add = [&](Vpn first, PageCount pages) {
     for (PageCount at; at < pages; at += PageCount(kPagesPerBlock)) {
       Residency::Bits bits;
-      if (residency_.query(first + at, PageCount(kPagesPerBlock), bits)) total += bits.count();
+      if (residency_.query(first + at, PageCount(kPagesPerBlock), bits))
+        total += PageCount(bits.count());
     }
   };
   table_.for_each([&](const Reservation& r) {

@@ -65,7 +65,7 @@ PageCount UffdMmu::leading_holes(PageRun run) const {
     Residency::Bits there;
     if (!residency_.query(run.first + holes, window, there)) return holes;
     for (std::uint64_t i = 0; i < window.value(); ++i)
-      if (there.test(i)) return holes + PageCount(i);
+      if (there[i]) return holes + PageCount(i);
     holes += window;
   }
   return holes;
@@ -96,7 +96,7 @@ Progress UffdMmu::copy_out(const Reservation& r, PageRun run) {
   Residency::Bits there;
   if (!residency_.query(run.first, run.count, there)) return {{}, Outcome::kFailed};
   for (PageCount i; i < run.count; i += PageCount(1)) {
-    if (!there.test(i.value())) continue;
+    if (!there[i.value()]) continue;
     const Vpn page = run.first + i;
     const Uffd::Reach reach =
         uffd_.copy(r.shadow_of(page).address(), page.pointer(), kPageSize, Uffd::Writable::kYes);
@@ -116,7 +116,7 @@ Progress UffdMmu::discard_copied(const Reservation& r, PageRun run) {
   Residency::Bits there;
   BUOY_CHECK(residency_.query(run.first, run.count, there));
   PageCount gone;
-  while (gone < run.count && !there.test(gone.value())) gone += PageCount(1);
+  while (gone < run.count && !there[gone.value()]) gone += PageCount(1);
   drop_shadow(r, rest_of(run, gone));
   return {gone, Outcome::kLocked};
 }

@@ -57,6 +57,14 @@ Region* PageTable::find_region_from(Vpn v, Vpn* first) const {
   }
 }
 
+void PageTable::RegionsIn::Iterator::find() {
+  Vpn first;
+  region_ = rest_.count.is_zero() ? nullptr : table_.find_region_from(rest_.first, &first);
+  if (region_ == nullptr) return;
+  part_ = intersection(rest_, region_->range());
+  if (part_.count.is_zero()) region_ = nullptr;
+}
+
 Leaf* PageTable::find_or_make_leaf(Vpn v) {
   Leaf* leaf = find_leaf(v);
   if (leaf != nullptr) return leaf;

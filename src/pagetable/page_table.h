@@ -36,6 +36,47 @@ class PageTable {
   [[nodiscard]] Region* find_region(Vpn v) const;
   // The same, or else the first region behind `v`; null if there is none.
   [[nodiscard]] Region* find_region_from(Vpn v, Vpn* first) const;
+  // The regions' parts of the run, in address order:
+  //     for (const auto [region, part] : table.regions_in(run))
+  // What no region holds is passed over: whoever needs all of it compares where the parts begin. The
+  // next one is looked for when the body is done, which may release the region.
+  struct RegionPart {
+    Region& region;
+    PageRun part;
+  };
+  class RegionsIn {
+   public:
+    struct End {};
+    class Iterator {
+     public:
+      Iterator(const PageTable& table, PageRun rest) : table_(table), rest_(rest) { find(); }
+      RegionPart operator*() const { return {*region_, part_}; }
+      Iterator& operator++() {
+        rest_ = {part_.end(), rest_.end() - part_.end()};
+        find();
+        return *this;
+      }
+      bool operator!=(End) const { return region_ != nullptr; }
+
+     private:
+      void find();
+
+      const PageTable& table_;
+      PageRun rest_;
+      Region* region_ = nullptr;
+      PageRun part_;
+    };
+    RegionsIn(const PageTable& table, PageRun run) : table_(table), run_(run) {}
+    [[nodiscard]] Iterator begin() const { return {table_, run_}; }
+    [[nodiscard]] End end() const { return {}; }
+
+   private:
+    const PageTable& table_;
+    PageRun run_;
+  };
+  [[nodiscard]] RegionsIn regions_in(PageRun run) const BUOY_REQUIRES(region_lock_) {
+    return {*this, run};
+  }
   [[nodiscard]] Leaf* find_leaf(Vpn v) const { return index_.find(v); }
   // Calls body(Leaf&, the run's part in its block) -> bool for every leaf that exists in the run, in
   // address order, until one answers false. What was never touched costs next to nothing.

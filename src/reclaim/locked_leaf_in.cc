@@ -6,10 +6,6 @@
 
 namespace buoy {
 
-namespace {
-unsigned pages_of(mmu::Progress p) { return static_cast<unsigned>(p.done.value()); }
-}  // namespace
-
 LockedLeaf::Progress LockedLeaf::fill_zeros(LeafRange range) {
   leaf_.lock.assert_held();
   const mmu::Progress p = context_.mmu->install_zeros(reservation(), pages(range));

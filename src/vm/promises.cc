@@ -105,18 +105,14 @@ Status Vm::keep_promises_in_child() {
           clear_leaves(run, PteState::kEmpty);
           return {};
         }
-        for (Vpn at = run.first; at < run.end();) {
-          Region* region = context_.table.find_region(at);
-          BUOY_CHECK(region != nullptr);
-          const PageRun part{at, std::min(run.end(), region->range().end()) - at};
-          if (Status s = region->extents.prepare(); !s) return s;
+        for (const auto [region, part] : context_.table.regions_in(run)) {
+          if (Status s = region.extents.prepare(); !s) return s;
           if (Status s = prepare_to_void_promises(); !s) return s;
-          if (Status s = context_.mmu->permit(region->reservation, part, mmu::Access::kNone); !s)
+          if (Status s = context_.mmu->permit(region.reservation, part, mmu::Access::kNone); !s)
             return s;
-          region->extents.erase(part);
+          region.extents.erase(part);
           clear_leaves(part, PteState::kHole);
           void_promises(part);
-          at = part.end();
         }
         return {};
       });

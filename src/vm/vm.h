@@ -68,7 +68,7 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // The range is somebody else's from now on: contents dropped, not managed until take_over().
   Status carve_out(PageRun run);
   Status protect(PageRun run, mmu::Access access);
-  // New size for [run), moving if allowed and needed; contents stay. EFAULT if the range is not
+  // (remap.cc) New size for [run), moving if allowed and needed; contents stay. EFAULT if the range is not
   // one stretch of mapped pages, ENOMEM.
   Result<Vpn> remap(PageRun run, PageCount pages, bool may_move);
   // The same to a given place inside one region, dropping what was there. EINVAL: they overlap, or
