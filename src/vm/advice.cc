@@ -237,7 +237,7 @@ Status Vm::will_need(PageRun run) {
 
 Status Vm::populate(PageRun run, PinFor purpose) {
   if (mapped_prefix(run) != run.count) return Error{ENOMEM};
-  if (!permits(run, purpose)) return Error{EINVAL};
+  if (permitted_prefix(run, purpose) != run.count) return Error{EINVAL};
   for (Vpn at = run.first; at < run.end();) {
     const SignalBlock signals;
     const PageCount filled = fill_empty({at, run.end() - at});

@@ -317,21 +317,6 @@ PageCount Vm::mapped_prefix_locked(PageRun run) const {
   return at - run.first;
 }
 
-bool Vm::permits(PageRun run, PinFor purpose) {
-  const SignalBlock signals;
-  const GatePass pass(context_.gate);
-  const Guard guard(context_.table.region_lock());
-  bool is_permitted = true;
-  for (const auto [region, part] : context_.table.regions_in(run))
-    region.extents.for_each_in(part, [&](PageRun, mmu::Access access) {
-      const bool is_storable =
-          access == mmu::Access::kReadWrite || access == mmu::Access::kReadWriteExec;
-      if (!is_storable && (purpose == PinFor::kWriting || access == mmu::Access::kNone))
-        is_permitted = false;
-    });
-  return is_permitted;
-}
-
 bool Vm::is_mapped(PageRun run) {
   for (Vpn at = run.first; at < run.end();) {
     const PageRun part = part_in_block({at, run.end() - at});

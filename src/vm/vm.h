@@ -211,8 +211,6 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // Fills the empty pages from `run.first` on with zeros, and no page behind the run; so many of them
   // at a time. 0: the fault path is to try, which knows what to wait for.
   PageCount fill_empty(PageRun run);
-  // May the program touch each page of the run, which is mapped, so?
-  [[nodiscard]] bool permits(PageRun run, PinFor purpose);
   // Makes the page resident (and stores allowed). EAGAIN if nothing can be reclaimed, EIO if lost.
   Status make_resident(Vpn vpn, bool for_store);
   void tell_what_is_full(sys::Line& line) const;
