@@ -283,6 +283,16 @@ PageCount Reclaimer::age_out(PageCount goal, Ripe which) {
   return taken;
 }
 
+// Young pages among old ones: each run of old ones costs a flush of its own if the young ones stay,
+// and each young one a touch on standby, if it is wanted, if they do not. Those that were wanted before
+// will be.
+bool Reclaimer::is_dearer_to_step_around(unsigned runs, unsigned young, unsigned raised) const {
+  constexpr std::uint64_t kTouchNs = 5000;
+  constexpr std::uint64_t kOneInSo = 4;  // of those that were never wanted again
+  const std::uint64_t touches = (young - raised) / kOneInSo + raised;
+  return std::uint64_t{runs} * context_.mmu->costs().take_run_ns > touches * kTouchNs;
+}
+
 // Takes the pages that are ripe in `within` ticks.
 PageCount Reclaimer::age_leaf(Leaf& leaf, int within, unsigned least_run) {
   LockedLeaf locked(context_, leaf);
@@ -316,9 +326,7 @@ PageCount Reclaimer::age_leaf(Leaf& leaf, int within, unsigned least_run) {
   }
   context_.counters.add(Event::pgscan, n_old + n_young);
   unsigned taken = 0;
-  // Few young pages among many old ones: a refault from standby is cheaper than the flushes that
-  // stepping around them would cost. Not for those that are known to be wanted.
-  const bool takes_all = n_young * 4 <= n_old && n_raised == 0;
+  const bool takes_all = is_dearer_to_step_around(runs, n_young, n_raised);
   if (n_old != 0) taken = locked.take(LeafRange::whole(), takes_all ? nullptr : &old).done;
   // What was refused comes up again after a round.
   context_.lru.set_ripens_in(leaf, next == kNever ? 1 : next);

@@ -101,6 +101,7 @@ class Reclaimer {
   [[nodiscard]] bool are_last(ReclaimKind kind) const;
   [[nodiscard]] PageCount most_returned() const;
   // Leaves it alone if its old pages lie in runs shorter than `least_run` on average.
+  [[nodiscard]] bool is_dearer_to_step_around(unsigned runs, unsigned young, unsigned raised) const;
   PageCount age_leaf(Leaf& leaf, int within, unsigned least_run);
   [[nodiscard]] bool is_old_enough(Pte p, unsigned min_age) const;
   // Compresses up to `most` standby pages of the leaf and frees their frames (droppable ones: drops
