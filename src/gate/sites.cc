@@ -36,6 +36,18 @@ std::uintptr_t target_of(std::uintptr_t at, const Instruction& i) {
   return add(at + i.length, distance);
 }
 
+// The first pair of bytes 0F 05 from `at` on; `end` if there is none.
+std::uintptr_t find_pair(std::uintptr_t at, std::uintptr_t end) {
+  while (at + 1 < end) {
+    const void* const found = std::memchr(bytes_at(at), 0x0f, end - 1 - at);
+    if (found == nullptr) return end;
+    at = reinterpret_cast<std::uintptr_t>(found);
+    if (bytes_at(at)[1] == 0x05) return at;
+    ++at;
+  }
+  return end;
+}
+
 // What an instruction does to %rax, where only the plain ones are known.
 enum class RaxEffect { kUnknown, kNone, kConstant };
 struct Rax {
@@ -119,7 +131,7 @@ Rax rax_after(std::span<const std::uint8_t> code) {
   }
 }
 
-// Instructions in front of a call, the last one first.
+// The instructions in front of a call, the last one first.
 class Window {
  public:
   static constexpr unsigned kMost = 6;
@@ -127,10 +139,14 @@ class Window {
     std::uintptr_t at = 0;
     Instruction what;
   };
-  void push(std::uintptr_t at, const Instruction& what) {
-    std::memmove(places_ + 1, places_, sizeof(Place) * (kMost - 1));
-    places_[0] = {at, what};
-    count_ = std::min(count_ + 1, kMost);
+  // `lengths`: of the instructions up to the call; the last ones are looked at.
+  Window(std::uintptr_t call, std::span<const std::uint8_t> lengths) {
+    std::uintptr_t at = call;
+    while (count_ < kMost && count_ < lengths.size()) {
+      const std::uint8_t length = lengths[lengths.size() - 1 - count_];
+      at -= length;
+      places_[count_++] = {at, decode({bytes_at(at), length})};
+    }
   }
   [[nodiscard]] unsigned count() const { return count_; }
   [[nodiscard]] const Place& operator[](unsigned i) const { return places_[i]; }
@@ -163,19 +179,15 @@ class Function {
 
   // Sites that were found; those of them that cannot be patched.
   SiteCounts scan() {
-    collect_targets();
+    decode_all();
     SiteCounts counts;
-    Window window;
-    for (std::uintptr_t at = range_.begin; at < range_.end;) {
-      const Instruction i = decode({bytes_at(at), range_.end - at});
-      if (!i.is_known()) break;
-      if (is_call(at)) {
-        ++counts.found;
-        if (!tell(at, window)) ++counts.given_up;
-      }
-      window.push(at, i);
-      at += i.length;
+    std::uintptr_t at = range_.begin;
+    for (std::size_t k = 0; k < count_; at += lengths_[k++]) {
+      if (lengths_[k] != kCallBytes || !is_call(at)) continue;
+      ++counts.found;
+      if (!tell(at, Window(at, {lengths_, k}))) ++counts.given_up;
     }
+    if (!is_complete_ && find_pair(at, range_.end) != range_.end) ++counts.given_up;
     return counts;
   }
 
@@ -277,14 +289,17 @@ class Function {
     if (!is_target(site->behind(), at)) site->behind_end = at;
   }
 
-  void collect_targets() {
-    for (std::uintptr_t at = range_.begin; at < range_.end;) {
+  // Lengths, and where branches lead.
+  void decode_all() {
+    std::uintptr_t at = range_.begin;
+    while (at < range_.end && count_ < kMostInstructions) {
       const Instruction i = decode({bytes_at(at), range_.end - at});
       if (!i.is_known()) return;
       if (i.is_branch) add_target(target_of(at, i));
+      lengths_[count_++] = static_cast<std::uint8_t>(i.length);
       at += i.length;
     }
-    is_complete_ = true;
+    is_complete_ = at >= range_.end;
   }
   void add_target(std::uintptr_t target) {
     if (!range_.contains(target)) return;
@@ -302,25 +317,16 @@ class Function {
   }
 
   static constexpr std::size_t kMostTargets = 2048;
+  static constexpr std::size_t kMostInstructions = 16384;
   CodeRange range_;
   SiteList& sites_;
   bool is_complete_ = false;  // all of it was decoded
   bool has_all_targets_ = true;
   std::size_t target_count_ = 0;
   std::uintptr_t targets_[kMostTargets];
+  std::size_t count_ = 0;  // instructions
+  std::uint8_t lengths_[kMostInstructions];
 };
-
-// The first pair of bytes 0F 05 from `at` on; `end` if there is none.
-std::uintptr_t find_pair(std::uintptr_t at, std::uintptr_t end) {
-  while (at + 1 < end) {
-    const void* const found = std::memchr(bytes_at(at), 0x0f, end - 1 - at);
-    if (found == nullptr) return end;
-    at = reinterpret_cast<std::uintptr_t>(found);
-    if (bytes_at(at)[1] == 0x05) return at;
-    ++at;
-  }
-  return end;
-}
 
 // The places of sites that nothing may branch into but their first bytes: a filter in front of a
 // search, because it is asked for each thing that looks like a branch.
