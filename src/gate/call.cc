@@ -1,14 +1,18 @@
 #include "gate/call.h"
 
+#include <poll.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <new>
 
 #include "base/sys.h"
 #include "gate/copied_call.h"
+#include "gate/copied_messages.h"
 #include "gate/descriptor_kinds.h"
 #include "gate/parts.h"
 #include "gate/pinners.h"
@@ -54,11 +58,17 @@ Transfer transfer_of(long number) {
     case SYS_writev:
       return {Kind::kVector, 1, 2, false, false, SYS_write};
     case SYS_preadv:
-    case SYS_preadv2:
       return {Kind::kVector, 1, 2, true, true, SYS_pread64};
     case SYS_pwritev:
-    case SYS_pwritev2:
       return {Kind::kVector, 1, 2, false, true, SYS_pwrite64};
+    // With flags, which the rest is to be moved by as well.
+    case SYS_preadv2:
+      return {Kind::kVector, 1, 2, true, true, SYS_preadv2};
+    case SYS_pwritev2:
+      return {Kind::kVector, 1, 2, false, true, SYS_pwritev2};
+    // The control data went with the first part.
+    case SYS_sendmsg:
+      return {Kind::kVector, 1, 2, false, false, SYS_sendto};
     default:
       return {};
   }
@@ -135,6 +145,8 @@ long Call::make() {
       return settle(raw());
     case Class::kLossy:
     case Class::kEffect:
+      if (number_ == SYS_recvmmsg) return receive_messages(memory_, arguments_);
+      if (number_ == SYS_sendmmsg) return send_messages(memory_, arguments_);
       return CopiedCall::can_copy(entry_) ? CopiedCall(memory_, number_, arguments_).make()
                                           : held();
     case Class::kHold:
@@ -231,6 +243,26 @@ class PinnedParts {
   bool is_full_ = false;
 };
 
+// Likewise, of one buffer; as they are where they cannot be pinned.
+class PinnedBytes {
+ public:
+  PinnedBytes(Memory& memory, Bytes bytes, PinFor purpose)
+      : memory_(memory), bytes_(bytes), purpose_(purpose) {
+    is_pinned_ = bytes.length != 0 && memory.pin(bytes, purpose) == Had::kAll;
+  }
+  ~PinnedBytes() {
+    if (is_pinned_) memory_.unpin(bytes_, purpose_);
+  }
+  PinnedBytes(const PinnedBytes&) = delete;
+  PinnedBytes& operator=(const PinnedBytes&) = delete;
+
+ private:
+  Memory& memory_;
+  Bytes bytes_;
+  PinFor purpose_;
+  bool is_pinned_ = false;
+};
+
 }  // namespace
 
 long Call::once_pinned(std::size_t window) {
@@ -238,9 +270,23 @@ long Call::once_pinned(std::size_t window) {
   return pins.is_full() ? -ENOMEM : raw();
 }
 
+template <typename Body>
+void Call::for_each_element(Bytes vector, Body body) {
+  for (std::size_t i = 0; i < vector.length / sizeof(iovec); ++i) {
+    iovec v;
+    if (!read_program(memory_, &v, {vector.address + i * sizeof v, sizeof v})) return;
+    if (!body(Bytes{reinterpret_cast<std::uintptr_t>(v.iov_base), v.iov_len})) return;
+  }
+}
+
 long Call::held() {
   memory_.count(Event::gate_pin);
   PinnedParts pins(memory_, entry_, arguments_, kWidest);
+  const bool reads = number_ == SYS_process_vm_readv;
+  if ((reads || number_ == SYS_process_vm_writev) && arguments_[0] == sys::call(SYS_getpid))
+    for_each_element(vector_at(3), [&](Bytes remote) {
+      return pins.add(remote.first(kWidest), reads ? PinFor::kReading : PinFor::kWriting);
+    });
   if (pins.is_full()) return -ENOMEM;
   long result = raw();
   for (unsigned tries = 0; result == -EFAULT && tries < kUnpinnedTries; ++tries) {
@@ -263,9 +309,8 @@ bool Call::bring_in_behind(Pins& pins) {
     for (std::size_t i = 0; i < looked_at.length / sizeof(std::uint64_t); ++i) {
       if (!memory_.is_managed_at(words[i])) continue;
       has_found = true;
-      const Bytes behind{words[i], kFirstWindow};
-      const PinFor purpose =
-          memory_.is_permitted(behind, PinFor::kWriting) ? PinFor::kWriting : PinFor::kReading;
+      PinFor purpose = PinFor::kWriting;
+      const Bytes behind = memory_.touchable(Bytes{words[i], kFirstWindow}, &purpose);
       if (memory_.bring_in(behind, purpose) != Had::kFull) pins.add(behind, purpose);
     }
     return true;
@@ -277,54 +322,102 @@ long Call::go_on(long done) {
   const Transfer t = transfer_of(number_);
   const Bytes buffer{static_cast<std::uintptr_t>(arguments_[t.buffer]),
                      static_cast<std::size_t>(arguments_[t.length])};
-  const long more = transfer_more(t.one, buffer.after(static_cast<std::size_t>(done)), t.reads,
-                                  t.has_offset, done);
-  return done + more;
+  return done + transfer_more(buffer.after(static_cast<std::size_t>(done)), done);
 }
 
-// What is left of a buffer, from its first missing page on; bytes that were transferred.
-long Call::transfer_more(long number, Bytes rest, bool reads, bool has_offset, long offset) {
-  const PinFor purpose = reads ? PinFor::kWriting : PinFor::kReading;
+// What is left of a buffer, `before` bytes behind the first of all; bytes that were transferred.
+//
+// Where the next page is missing, that is why the kernel stopped. Where it is there, it may have been
+// on its way out or in at that moment, or one further on is missing (a local socket sends in pieces),
+// or there is another reason: a file says so when asked again, and a stream that is full is left, as
+// natively, if a signal has interrupted the call.
+long Call::transfer_more(Bytes rest, long before) {
+  const PinFor purpose = transfer_of(number_).reads ? PinFor::kWriting : PinFor::kReading;
+  const bool is_file = kind_of_source() == DescriptorKind::kFile;
   long done = 0;
   std::size_t window = kFirstWindow;
-  while (rest.length != 0 && !memory_.is_ready(rest.first(1), purpose)) {
-    if (memory_.bring_in(rest.first(window), purpose) != Had::kBroughtIn) break;
-    window = std::min(2 * window, kWidest);
+  for (unsigned in_vain = 0; rest.length != 0 && in_vain < kMostTries;) {
+    const bool is_missing = in_vain != 0 || !memory_.is_ready(rest.first(1), purpose);
+    // Pages that leave faster than they come are held.
+    const PinnedBytes pinned(memory_, in_vain < kUnpinnedTries ? Bytes() : rest.first(window),
+                             purpose);
+    if (is_missing && memory_.bring_in(rest.first(window), purpose) > Had::kBroughtIn) break;
     memory_.count(Event::gate_continue);
-    const long r = sys::call(
-        number, arguments_[0], static_cast<long>(rest.address), static_cast<long>(rest.length),
-        has_offset ? arguments_[3] + offset + done : arguments_[3], arguments_[4], arguments_[5]);
-    if (r == -EFAULT) continue;
-    if (r <= 0) break;
+    const long r =
+        is_missing || is_file ? transfer_one(rest, before + done) : transfer_without_waiting(rest);
+    if (r <= 0 && r != -EFAULT) break;
+    in_vain = r > 0 ? 0 : in_vain + 1;
+    window = std::min(2 * window, kWidest);
+    if (r < 0) continue;
     done += r;
     rest = rest.after(static_cast<std::size_t>(r));
   }
   return done;
 }
 
+long Call::transfer_one(Bytes rest, long before) const {
+  const Transfer t = transfer_of(number_);
+  const long* a = arguments_;
+  const auto at = static_cast<long>(rest.address);
+  const auto length = static_cast<long>(rest.length);
+  const iovec one{rest.pointer(), rest.length};
+  // -1 is "the current position", to those that have flags.
+  const long offset = t.has_offset && a[3] != -1 ? a[3] + before : a[3];
+  switch (t.one) {
+    case SYS_preadv2:
+    case SYS_pwritev2:
+      return sys::call(t.one, a[0], sys::ptr(&one), 1, offset, 0, a[5]);
+    case SYS_sendto:
+      if (number_ == SYS_sendmsg) return sys::call(t.one, a[0], at, length, a[2]);
+      [[fallthrough]];
+    default:
+      return sys::call(t.one, a[0], at, length, offset, a[4], a[5]);
+  }
+}
+
+// Of a stream that is written to.
+long Call::transfer_without_waiting(Bytes rest) const {
+  const auto at = static_cast<long>(rest.address);
+  const auto length = static_cast<long>(rest.length);
+  if (number_ == SYS_sendto || number_ == SYS_sendmsg) {
+    const long flags = arguments_[number_ == SYS_sendto ? 3 : 2];
+    return sys::call(SYS_sendto, arguments_[0], at, length, flags | MSG_DONTWAIT);
+  }
+  // What is ready takes this much.
+  constexpr long kTaken = 4096;
+  pollfd room{static_cast<int>(arguments_[0]), POLLOUT, 0};
+  const timespec now{};
+  if (sys::call(SYS_ppoll, sys::ptr(&room), 1, sys::ptr(&now), 0, 0) != 1) return -EAGAIN;
+  return sys::call(SYS_write, arguments_[0], at, std::min(length, kTaken));
+}
+
+// The vector of a transfer, of a message, or of process_vm_readv's other side.
+Bytes Call::vector_at(unsigned argument) {
+  constexpr std::uint64_t kMostVectors = 1024;
+  std::uint64_t count = static_cast<std::uint64_t>(arguments_[argument + 1]);
+  auto address = static_cast<std::uintptr_t>(arguments_[argument]);
+  if (number_ == SYS_sendmsg) {
+    msghdr m;
+    if (!read_program(memory_, &m, {address, sizeof m})) return {};
+    address = reinterpret_cast<std::uintptr_t>(m.msg_iov);
+    count = m.msg_iovlen;
+  }
+  return {address, std::min(count, kMostVectors) * sizeof(iovec)};
+}
+
 long Call::go_on_vector(long done) {
-  Transfer t = transfer_of(number_);
-  // preadv2 and pwritev2 at "the current position".
-  if ((number_ == SYS_preadv2 || number_ == SYS_pwritev2) && arguments_[3] == -1) {
-    t.has_offset = false;
-    t.one = t.reads ? SYS_read : SYS_write;
-  }
   auto skipped = static_cast<std::size_t>(done);
-  for (long i = 0; i < arguments_[t.length]; ++i) {
-    iovec v;
-    const auto at = static_cast<std::uintptr_t>(arguments_[t.buffer]) + i * sizeof v;
-    if (!read_program(memory_, &v, {at, sizeof v})) break;
-    if (skipped >= v.iov_len) {
-      skipped -= v.iov_len;
-      continue;
+  for_each_element(vector_at(transfer_of(number_).buffer), [&](Bytes element) {
+    if (skipped >= element.length) {
+      skipped -= element.length;
+      return true;
     }
-    const Bytes rest =
-        Bytes{reinterpret_cast<std::uintptr_t>(v.iov_base), v.iov_len}.after(skipped);
-    const long more = transfer_more(t.one, rest, t.reads, t.has_offset, done);
+    const Bytes rest = element.after(skipped);
+    const long more = transfer_more(rest, done);
     done += more;
-    if (static_cast<std::size_t>(more) != rest.length) break;
     skipped = 0;
-  }
+    return static_cast<std::size_t>(more) == rest.length;
+  });
   return done;
 }
 

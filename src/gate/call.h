@@ -49,7 +49,12 @@ class Call {
   // More of a transfer that stopped short at a missing page.
   long go_on(long done);
   long go_on_vector(long done);
-  long transfer_more(long number, Bytes rest, bool reads, bool has_offset, long offset);
+  long transfer_more(Bytes rest, long before);
+  [[nodiscard]] long transfer_one(Bytes rest, long before) const;
+  [[nodiscard]] long transfer_without_waiting(Bytes rest) const;
+  Bytes vector_at(unsigned argument);
+  template <typename Body>
+  void for_each_element(Bytes vector, Body body);
 
   Memory& memory_;
   long number_;

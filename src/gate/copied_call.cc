@@ -43,9 +43,10 @@ std::size_t total_of(Memory& memory, Bytes vector, bool* is_managed) {
   return could && total != SIZE_MAX ? std::min(total, Scratch::kMost) : SIZE_MAX;
 }
 
-// To the program's memory, which may fault as its own stores do.
-void store(Bytes to, const void* from, std::size_t length) {
-  std::memcpy(to.pointer(), from, std::min(length, to.length));
+// To the program's memory; nothing where it may not be stored to.
+void store(Memory& memory, Bytes to, const void* from, std::size_t length) {
+  to = to.first(length);
+  if (to.length != 0) (void)write_program(memory, to, from);
 }
 
 }  // namespace
@@ -138,6 +139,8 @@ void CopiedCall::put_back(const Copy& copy, long result) {
   std::size_t length = copy.theirs.length;
   if (o.produced == Produced::kResult)
     length = result <= 0 ? 0 : static_cast<std::size_t>(result) * std::max<std::size_t>(o.bytes, 1);
+  // The type stands in front of the text, which may be empty.
+  if (o.size == Size::kMsgbuf && result >= 0) length += sizeof(long);
   if (o.size == Size::kCountedWord) {
     // The word may be a copy as well.
     std::uint32_t word = 0;
@@ -146,7 +149,7 @@ void CopiedCall::put_back(const Copy& copy, long result) {
       return;
     length = word;
   }
-  store(copy.theirs, copy.ours, length);
+  store(memory_, copy.theirs, copy.ours, length);
 }
 
 // The elements in one piece, if any of them is managed.
@@ -173,7 +176,7 @@ void CopiedCall::put_back_vector(long result) {
   auto left = std::min(static_cast<std::size_t>(result), scattered_.length);
   for_each_element(memory_, scattered_.vector, [&](Bytes element) {
     const std::size_t n = std::min(left, element.length);
-    store(element, from, n);
+    store(memory_, element, from, n);
     from += n;
     left -= n;
     return left != 0;
@@ -221,16 +224,16 @@ void CopiedCall::put_back_message(long) {
   msghdr ours;
   msghdr theirs;
   std::memcpy(&ours, message_.header, sizeof ours);
-  std::memcpy(&theirs, message_.theirs.pointer(), sizeof theirs);
+  if (!read_program(memory_, &theirs, message_.theirs)) return;
   if (theirs.msg_name != nullptr && ours.msg_name != theirs.msg_name)
-    store(bytes_at(theirs.msg_name, theirs.msg_namelen), ours.msg_name, ours.msg_namelen);
+    store(memory_, bytes_at(theirs.msg_name, theirs.msg_namelen), ours.msg_name, ours.msg_namelen);
   if (theirs.msg_control != nullptr && ours.msg_control != theirs.msg_control)
-    store(bytes_at(theirs.msg_control, theirs.msg_controllen), ours.msg_control,
+    store(memory_, bytes_at(theirs.msg_control, theirs.msg_controllen), ours.msg_control,
           ours.msg_controllen);
   theirs.msg_namelen = ours.msg_namelen;
   theirs.msg_controllen = ours.msg_controllen;
   theirs.msg_flags = ours.msg_flags;
-  std::memcpy(message_.theirs.pointer(), &theirs, sizeof theirs);
+  store(memory_, message_.theirs, &theirs, sizeof theirs);
 }
 
 long write_by_copy(Memory& memory, const long* a, bool is_vector) {

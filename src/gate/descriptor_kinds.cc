@@ -1,7 +1,13 @@
 #include "gate/descriptor_kinds.h"
 
+#include <linux/magic.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <iterator>
 
 #include "base/sys.h"
 
@@ -11,11 +17,24 @@ constinit DescriptorKinds descriptor_kinds;
 
 namespace {
 
+// Files that the kernel makes up: some of them are read once, and wait when there is no more
+// (/proc/kmsg, trace_pipe).
+bool is_made_up(int fd) {
+  constexpr long kTypes[] = {PROC_SUPER_MAGIC,    SYSFS_MAGIC,   DEBUGFS_MAGIC,
+                             TRACEFS_MAGIC,       BPF_FS_MAGIC,  SECURITYFS_MAGIC,
+                             CGROUP2_SUPER_MAGIC, PSTOREFS_MAGIC};
+  struct statfs fs {};
+  if (sys::call(SYS_fstatfs, fd, sys::ptr(&fs)) != 0) return true;
+  return std::find(std::begin(kTypes), std::end(kTypes), fs.f_type) != std::end(kTypes);
+}
+
 DescriptorKind ask(int fd) {
   struct stat st {};
-  if (sys::call(SYS_fstat, fd, sys::ptr(&st)) != 0) return DescriptorKind::kFile;
+  if (const long rc = sys::call(SYS_fstat, fd, sys::ptr(&st)); rc != 0)
+    return rc == -EBADF ? DescriptorKind::kFile : DescriptorKind::kOther;
   switch (st.st_mode & static_cast<unsigned>(S_IFMT)) {
     case S_IFREG:
+      return is_made_up(fd) ? DescriptorKind::kOther : DescriptorKind::kFile;
     case S_IFBLK:
     case S_IFDIR:
       return DescriptorKind::kFile;

@@ -15,13 +15,13 @@ enum class DescriptorKind : std::uint8_t {
   kUnknown = 0,
   kFile,    // a regular file or a block device: what was not copied is still there
   kStream,  // a pipe or a stream socket: likewise
-  kOther,   // messages, events, terminals: what was not copied is gone
+  kOther,   // messages, events, terminals, files of procfs: what was not copied is gone
 };
 
 class DescriptorKinds {
  public:
-  // Asks the kernel where it must: fstat, and for sockets their type. EBADF and such count as kFile:
-  // nothing is lost by asking.
+  // Asks the kernel where it must: fstat, and for sockets their type. EBADF counts as kFile: nothing is
+  // lost by asking; where there is no answer (a filter), kOther.
   [[nodiscard]] DescriptorKind kind_of(int fd);
   // The cached answer, or kUnknown.
   [[nodiscard]] DescriptorKind known(int fd) const {

@@ -56,17 +56,12 @@ std::uintptr_t in_front(Frame* f) {
   return with_vectors_kept(&in_front_slowly, f);
 }
 
-// A count that ended early, at a page that is there: the file ended, or the pipe was empty.
+// Less was read than there is room for, as a stream does. (A file may have met a missing page.)
 std::uintptr_t behind(Frame* f) {
   constexpr long kFault = -14;
-  if (f->result != kFault && f->info->number != Site::kNumberUnknown) {
-    const bool reads = f->info->number == SYS_read || f->info->number == SYS_pread64;
-    const bool writes = f->info->number == SYS_write || f->info->number == SYS_pwrite64;
-    const auto next = static_cast<std::uintptr_t>(f->arguments[1] + f->result);
-    if ((reads || writes) &&
-        memory_if_set()->is_page_ready(next, reads ? PinFor::kWriting : PinFor::kReading))
-      return f->info->resume;
-  }
+  if (f->result != kFault && f->info->number == SYS_read &&
+      descriptor_kinds.known(static_cast<int>(f->arguments[0])) == DescriptorKind::kStream)
+    return f->info->resume;
   return with_vectors_kept(&behind_slowly, f);
 }
 

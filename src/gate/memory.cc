@@ -41,16 +41,30 @@ bool Memory::is_ready(Bytes b, PinFor purpose) const {
 }
 
 bool Memory::is_permitted(Bytes b, PinFor purpose) const {
+  return permitted(b, purpose).length == b.length;
+}
+
+// Up to the first managed page that may not be touched so.
+Bytes Memory::permitted(Bytes b, PinFor purpose) const {
   PageRun run = pages_of(b);
   while (!run.count.is_zero()) {
     const PageCount permitted = vm_.permitted_prefix(run, purpose);
     run = {run.first + permitted, run.count - permitted};
     if (run.count.is_zero()) break;
     const Vm::Stretch s = vm_.first_stretch(run);
-    if (s.owner != Vm::Owner::kElsewhere) return false;
+    if (s.owner != Vm::Owner::kElsewhere)
+      return b.first(run.first.address() <= b.address ? 0 : run.first.address() - b.address);
     run = {run.first + s.count, run.count - s.count};
   }
-  return true;
+  return b;
+}
+
+Bytes Memory::touchable(Bytes b, PinFor* purpose) const {
+  for (const PinFor p : {PinFor::kWriting, PinFor::kReading}) {
+    *purpose = p;
+    if (const Bytes found = permitted(b, p); found.length != 0) return found;
+  }
+  return b.first(1);  // the kernel will say so
 }
 
 Had Memory::bring_in(Bytes b, PinFor purpose) {

@@ -58,6 +58,9 @@ class Memory {
   [[nodiscard]] bool is_ready(Bytes b, PinFor purpose) const;
   // May the program touch it so, as far as it is managed?
   [[nodiscard]] bool is_permitted(Bytes b, PinFor purpose) const;
+  // For what may be longer than the call's real operand: as much of it, from its start, as may be
+  // stored to; if none may, as much as may be read, and `purpose` says so.
+  [[nodiscard]] Bytes touchable(Bytes b, PinFor* purpose) const;
   // Makes the pages ready, in order, up to the first that cannot be had.
   Had bring_in(Bytes b, PinFor purpose);
   // The same, and they stay. kFull: the budget cannot hold them.
@@ -69,6 +72,8 @@ class Memory {
   void count(Event event, std::uint64_t n = 1) { vm_.context().counters.add(event, n); }
 
  private:
+  [[nodiscard]] Bytes permitted(Bytes b, PinFor purpose) const;
+
   Vm& vm_;
 };
 

@@ -79,6 +79,9 @@ class Walk {
         return sigset_pair(pointer);
       case Size::kWaiters:
         return waiters(pointer, o.bytes != 0 ? o.bytes : static_cast<std::uint64_t>(a[o.by]));
+      case Size::kByCommand:
+      case Size::kIoctl:
+        return guessed(bytes_of(memory_, o, a), purpose);
       default:
         return part(bytes_of(memory_, o, a), purpose);
     }
@@ -86,6 +89,13 @@ class Walk {
 
  private:
   bool part(Bytes b, PinFor purpose) { return b.length == 0 || body_(b, purpose, context_); }
+
+  // It may be less, and only be read.
+  bool guessed(Bytes b, PinFor purpose) {
+    if (b.length == 0 || !memory_.is_managed_at(b.address)) return part(b, purpose);
+    const Bytes touchable = memory_.touchable(b, &purpose);
+    return part(touchable, purpose);
+  }
 
   // Up to its zero byte, page by page: what lies behind it need not exist.
   bool string(long pointer) {

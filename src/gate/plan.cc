@@ -63,6 +63,7 @@ void add_counted(const Entry& entry, Plan* plan) {
       break;
     case SYS_readv:
     case SYS_writev:
+    case SYS_sendmsg:
     case SYS_preadv:
     case SYS_pwritev:
     case SYS_preadv2:
