@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
@@ -268,6 +269,8 @@ class FileCalls {
   bool drain(char* to, std::size_t n) {
     std::size_t done = 0;
     while (done < n) {
+      pollfd filled{pipe_[0], POLLIN, 0};
+      if (poll(&filled, 1, 2000) != 1) return false;
       const ssize_t got = read(pipe_[0], to + done, n - done);
       if (got <= 0) return false;
       done += static_cast<std::size_t>(got);

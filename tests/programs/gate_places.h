@@ -14,7 +14,8 @@ class Places {
   static constexpr std::size_t kBytes = std::size_t{8} << 20;
   static constexpr std::size_t kMost = std::size_t{256} << 10;  // of one operand
 
-  explicit Places(std::uint64_t seed) : random_(seed), arena_(map(kBytes)), edges_(map(kEdgeBytes)) {
+  explicit Places(std::uint64_t seed)
+      : random_(seed), arena_(map(kBytes)), edges_(map(kEdgeBytes)) {
     std::memset(arena_, 0x5a, kBytes);
     std::memset(edges_, 0x5a, kEdgeBytes);
     // Behind every stretch of the edges lies a page that nobody may touch.
@@ -78,7 +79,8 @@ class Places {
       for (std::size_t i = 0; i < bytes; i += kPage) (void)*static_cast<volatile char*>(p + i);
     if (state == 4) {
       const auto first = reinterpret_cast<std::uintptr_t>(p) & ~(kPage - 1);
-      const std::size_t whole = (reinterpret_cast<std::uintptr_t>(p) + bytes - first) & ~(kPage - 1);
+      const std::size_t whole =
+          (reinterpret_cast<std::uintptr_t>(p) + bytes - first) & ~(kPage - 1);
       if (whole > kPage)
         (void)madvise(reinterpret_cast<void*>(first + kPage), whole - kPage, MADV_FREE);
     }

@@ -27,10 +27,10 @@ inline void note(bool is_right, const char* what, const char* file, int line) {
 }
 
 // Goes on if it does not hold; true if it does.
-#define EXPECT(condition)                                                       \
-  ([&](bool is_right) {                                                         \
-    gate_testing::note(is_right, #condition, __FILE__, __LINE__);               \
-    return is_right;                                                            \
+#define EXPECT(condition)                                         \
+  ([&](bool is_right) {                                           \
+    gate_testing::note(is_right, #condition, __FILE__, __LINE__); \
+    return is_right;                                              \
   }(static_cast<bool>(condition)))
 
 // The status to end with, after a line that is the same whoever serves the faults.
