@@ -1,5 +1,6 @@
-// gate_adversary [CHECKS] [SEED]: system calls of every kind on memory that another thread pages out
-// without a pause. Each result, and each byte, must be what it is on memory that stays.
+// gate_adversary [CHECKS] [SEED] [plain]: system calls of every kind on memory that another thread pages out
+// without a pause. Each result, and each byte, must be what it is on memory that stays. `plain` leaves out the futex
+// operations that store in the kernel, which a handler thread cannot serve.
 #include "gate_adversary_files.h"
 #include "gate_adversary_process.h"
 #include "gate_adversary_sockets.h"
@@ -19,6 +20,7 @@ int open_descriptors() {
 int main(int argc, char** argv) {
   const std::size_t wanted = argument(argc, argv, 1, 100000);
   const std::size_t seed = argument(argc, argv, 2, 1);
+  const bool is_plain = argc > 3 && std::strcmp(argv[3], "plain") == 0;
   sigset_t blocked;
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGUSR1);
@@ -59,6 +61,7 @@ int main(int argc, char** argv) {
       processes.limits();
       processes.locks();
       processes.futexes();
+      if (!is_plain) processes.atomic_futexes();
       processes.own_memory();
       if (round % 8 == 0) processes.children();
       if (round % 64 == 0) processes.execution();

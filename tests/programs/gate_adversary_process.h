@@ -206,9 +206,21 @@ class ProcessCalls {
     EXPECT(syscall(SYS_futex, word, FUTEX_CMP_REQUEUE_PRIVATE, 1, 1, other, 7) == 0);
     EXPECT(syscall(SYS_futex, word, FUTEX_CMP_REQUEUE_PRIVATE, 1, 1, other, 6) == -1 &&
            errno == EAGAIN);
+    EXPECT(*other == 9 && *word == 7);
+  }
+
+  // The kernel changes the word itself.
+  void atomic_futexes() {
+    auto* const word = p_.in(7U);
+    auto* const other = p_.in(9U);
     EXPECT(syscall(SYS_futex, word, FUTEX_WAKE_OP_PRIVATE, 1, 1, other,
                    FUTEX_OP(FUTEX_OP_ADD, 5, FUTEX_OP_CMP_EQ, 9)) == 0);
     EXPECT(*other == 14 && *word == 7);
+    auto* const lock = p_.in(0U);
+    EXPECT(futex(lock, FUTEX_LOCK_PI_PRIVATE, 0, nullptr) == 0 &&
+           *lock == static_cast<unsigned>(gettid()));
+    page_out(lock, sizeof *lock);
+    EXPECT(futex(lock, FUTEX_UNLOCK_PI_PRIVATE, 0, nullptr) == 0 && *lock == 0);
   }
 
   // Reads and writes of itself.
