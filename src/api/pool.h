@@ -57,6 +57,12 @@ class Pool {
   [[nodiscard]] Vm::Stretch first_stretch(const void* address, ByteSize length) const {
     return vm_.first_stretch({Vpn::containing(address), PageCount::covering(length)});
   }
+  // Is any of it the engine's own, which the program must not make resident? Lock-free.
+  [[nodiscard]] bool is_own(const void* address, ByteSize length) const {
+    const auto begin = reinterpret_cast<std::uintptr_t>(address);
+    return sys::is_reserved(begin, begin + length) ||
+           mmu_->is_in_shadows({Vpn::containing(address), PageCount::covering(length)});
+  }
   [[nodiscard]] bool has_mlocked(void* address, ByteSize length) {
     return vm_.has_mlocked({Vpn::containing(address), PageCount::covering(length)});
   }

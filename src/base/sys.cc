@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -41,6 +42,43 @@ extern "C" long buoy_switch_stack(long (*body)(const void*), const void* argumen
 
 namespace buoy::sys {
 
+namespace {
+
+// Large ranges of ours, so that nobody makes them resident for the asking. What does not fit in here
+// (none in practice) is not protected from that.
+struct Large {
+  std::atomic<std::uintptr_t> begin{0};  // 0: free; 1: being entered
+  std::atomic<std::uintptr_t> end{0};
+};
+constexpr std::size_t kLargeFrom = std::size_t{1} << 20;
+constinit Large large[512];
+
+void note_large(std::uintptr_t begin, std::size_t bytes) {
+  for (Large& slot : large) {
+    std::uintptr_t free = 0;
+    if (!slot.begin.compare_exchange_strong(free, 1, std::memory_order_acquire)) continue;
+    slot.end.store(begin + bytes, std::memory_order_relaxed);
+    slot.begin.store(begin, std::memory_order_release);
+    return;
+  }
+}
+
+void forget_large(std::uintptr_t begin) {
+  for (Large& slot : large)
+    if (slot.begin.load(std::memory_order_acquire) == begin)
+      slot.begin.store(0, std::memory_order_release);
+}
+
+}  // namespace
+
+bool is_reserved(std::uintptr_t begin, std::uintptr_t end) {
+  for (const Large& slot : large) {
+    const std::uintptr_t first = slot.begin.load(std::memory_order_acquire);
+    if (first > 1 && first < end && begin < slot.end.load(std::memory_order_relaxed)) return true;
+  }
+  return false;
+}
+
 long on_stack(long (*body)(const void*), const void* argument, void* stack_top) {
   return buoy_switch_stack(body, argument, stack_top);
 }
@@ -59,10 +97,16 @@ Result<std::byte*> reserve(std::size_t bytes, std::size_t alignment, int prot) {
     call(SYS_munmap, static_cast<long>(aligned + bytes),
          static_cast<long>(end - (aligned + bytes)));
   }
+  if (prot != PROT_NONE && bytes >= kLargeFrom) {
+    note_large(aligned, bytes);
+    // Tables of ours, mostly untouched: a core dump would have a hole for each of their bytes.
+    (void)advise(reinterpret_cast<void*>(aligned), bytes, MADV_DONTDUMP);
+  }
   return reinterpret_cast<std::byte*>(aligned);
 }
 
 void unmap(void* p, std::size_t bytes) {
+  if (bytes >= kLargeFrom) forget_large(reinterpret_cast<std::uintptr_t>(p));
   const long rc = call(SYS_munmap, ptr(p), static_cast<long>(bytes));
   BUOY_DCHECK(rc == 0);
   (void)rc;

@@ -38,6 +38,9 @@ inline long ptr(const void* p) { return reinterpret_cast<long>(p); }
 // power of two, at least a page. The result is page-aligned and reads as zeros.
 [[nodiscard]] Result<std::byte*> reserve(std::size_t bytes, std::size_t alignment, int prot);
 void unmap(void* p, std::size_t bytes);
+// Does any of the range lie in what reserve() gave, if that is large (a MiB and more)? A question for
+// who asks on the program's behalf, as far as the table reaches. Lock-free.
+[[nodiscard]] bool is_reserved(std::uintptr_t begin, std::uintptr_t end);
 // The most address space that this process may come to have, as its resource limits (RLIMIT_AS,
 // RLIMIT_DATA) say, with room for a soft limit to be raised; UINT64_MAX without a limit.
 [[nodiscard]] std::uint64_t most_address_space();

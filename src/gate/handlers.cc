@@ -67,6 +67,13 @@ std::uintptr_t behind(Frame* f) {
 
 }  // namespace
 
+#if defined(__clang__)
+// Compiled with vector registers: see CMakeLists.txt.
+std::uintptr_t in_front_kept(Frame* f) { return with_vectors_kept(&in_front, f); }
+std::uintptr_t behind_kept(Frame* f) { return with_vectors_kept(&behind, f); }
+Handlers handlers() { return {&in_front_kept, &behind_kept}; }
+#else
 Handlers handlers() { return {&in_front, &behind}; }
+#endif
 
 }  // namespace buoy::gate

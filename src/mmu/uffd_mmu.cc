@@ -169,6 +169,8 @@ Result<Reservation> UffdMmu::complete(Reservation r) {
   if (!shadow) return shadow.error();
   r.shadow = Vpn::containing(*shadow);
   advise_addresses({r.shadow, r.pages}, Backing::kSmall);
+  // Nobody finds the page of an address here.
+  (void)sys::advise(*shadow, r.pages.bytes(), MADV_DONTDUMP);
   Status status = enroll(r);
   if (status.ok()) status = table_.add(r);
   if (status.ok()) {
@@ -314,6 +316,14 @@ Verdict UffdMmu::on_sigbus(const Fault& fault) {
 }
 
 bool UffdMmu::is_unmapped(Vpn vpn) const { return options_.sink->is_unmapped(vpn); }
+
+bool UffdMmu::is_in_shadows(PageRun run) const {
+  bool found = false;
+  table_.for_each([&](const Reservation& r) {
+    found = found || (run.first < r.shadow + r.pages && r.shadow < run.end());
+  });
+  return found;
+}
 
 Verdict UffdMmu::on_event(const Fault& fault) { return options_.sink->on_fault(fault); }
 

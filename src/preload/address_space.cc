@@ -331,12 +331,15 @@ long lock(void* address, std::size_t length, int mlock2_flags) {
   };
   Pool* pool = pool_if_started();
   const Result<Range> range = range_touching(address, length);
-  if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
-    return kernel_lock(address, length);
+  if (pool == nullptr || !range) return kernel_lock(address, length);
   if ((mlock2_flags & ~MLOCK_ONFAULT) != 0) return -EINVAL;
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    // To the program our own memory is not there: the kernel would make all of it resident.
+    const bool is_nobodys =
+        s.owner == Owner::kNobody ||
+        (s.owner == Owner::kKernel && pool->is_own(s.range.pointer(), s.range.bytes()));
+    if (is_nobodys) return -ENOMEM;
     if (s.owner == Owner::kKernel) return kernel_lock(s.range.pointer(), s.range.bytes());
-    if (s.owner == Owner::kNobody) return -ENOMEM;
     return pool->lock(s.range.pointer(), s.range.bytes(), mlock2_flags);
   });
 }
