@@ -56,6 +56,8 @@ TEST(Pte, ForbiddenTransitionsAreForbidden) {
   using enum PteState;
   EXPECT_FALSE(transition_is_allowed(kHole, kMapped));
   EXPECT_FALSE(transition_is_allowed(kEmpty, kStandby));
+  EXPECT_FALSE(transition_is_allowed(kMapped, kSwapped));  // it stands by first
+  EXPECT_FALSE(transition_is_allowed(kClean, kSwapped));
   EXPECT_FALSE(transition_is_allowed(kEmpty, kLoading));
   EXPECT_FALSE(transition_is_allowed(kLazyFree, kSwapped));  // never compressed
   EXPECT_FALSE(transition_is_allowed(kLazyFree, kStandby));

@@ -22,10 +22,10 @@ constexpr std::array<std::uint16_t, kStates> kAllowed = [] {
   };
   set(kHole, bit(kEmpty));
   set(kEmpty, plus(kMapped, kSwapped));
-  set(kMapped, plus(kLazyFree, kLazyAway, kStandby, kEmpty, kSwapped));
+  set(kMapped, plus(kLazyFree, kLazyAway, kStandby, kEmpty));
   set(kLazyFree, plus(kMapped, kEmpty));
   set(kLazyAway, plus(kMapped, kEmpty));
-  set(kClean, plus(kMapped, kSwapped, kLazyFree, kLazyAway, kStandby, kEmpty));
+  set(kClean, plus(kMapped, kLazyFree, kLazyAway, kStandby, kEmpty));
   set(kStandby, plus(kMapped, kSwapped, kEmpty));
   set(kSwapped, plus(kMapped, kClean, kLoading, kEmpty));
   set(kLoading, static_cast<std::uint16_t>(bit(kSwapped) | bit(kMapped) | bit(kClean)));

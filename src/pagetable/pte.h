@@ -11,7 +11,6 @@
 //   empty     mapped, never stored to, or forgotten; reads zeros (kIdle: its owner said so of it)
 //                                                -> mapped | swapped (mremap brings an entry)
 //   mapped    at its address, stores allowed     -> lazyfree | lazyaway | standby | empty
-//                                                   | swapped
 //   lazyfree  at its address, stores trapped, contents may vanish until the next store
 //             (kIdle: not trapped, its owner stores no more before it says so)
 //                                                -> mapped (a store) | empty (discarded)
@@ -20,8 +19,8 @@
 //             that we do not know of, whose stores no trap catches
 //                                                -> mapped (touched) | empty (discarded)
 //   clean     at its address, stores trapped, still compressed: NOT lazily freed
-//                                                -> mapped (a store) | swapped (let go)
-//                                                   | lazyfree | lazyaway | standby | empty
+//                                                -> mapped (a store) | lazyfree | lazyaway
+//                                                   | standby | empty
 //   standby   in the shadow, resident: the second chance
 //                                                -> mapped (touched) | swapped (squeezed) | empty
 //   swapped   in a tier, named by the entry      -> mapped | clean | loading | empty

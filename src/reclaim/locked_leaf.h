@@ -47,7 +47,7 @@ class BUOY_SCOPED_CAPABILITY LockedLeaf {
   LockedLeaf& operator=(const LockedLeaf&) = delete;
 
   [[nodiscard]] Pte get(unsigned i) const { return leaf_.get(i); }
-  [[nodiscard]] Leaf& leaf() { return leaf_; }
+  [[nodiscard]] Leaf& leaf() const { return leaf_; }
   [[nodiscard]] Region& region() const { return *leaf_.region.load(std::memory_order_relaxed); }
   [[nodiscard]] PageRun pages(LeafRange range) const {
     return {leaf_.page(range.first), PageCount(range.size())};

@@ -18,15 +18,15 @@ namespace {
 bool is_hole(Pte p) { return p.state() == PteState::kHole; }
 bool is_mapped_page(Pte p) { return !is_hole(p); }
 
-bool has_hole(const LockedLeaf& locked, LeafRange range, const Leaf& leaf) {
+bool has_hole(const LockedLeaf& locked, LeafRange range) {
   return locked.count_of(PteState::kHole) != 0 &&
-         run_length(leaf, range, is_mapped_page) != range.size();
+         run_length(locked.leaf(), range, is_mapped_page) != range.size();
 }
 
 // The range up to the first page that the program has locked.
-LeafRange before_locked(const LockedLeaf& locked, LeafRange range, const Leaf& leaf) {
+LeafRange before_locked(const LockedLeaf& locked, LeafRange range) {
   if (locked.held() == 0) return range;
-  return range.head(run_length(leaf, range, [](Pte p) { return !p.has(Pte::kLocked); }));
+  return range.head(run_length(locked.leaf(), range, [](Pte p) { return !p.has(Pte::kLocked); }));
 }
 }  // namespace
 
@@ -52,9 +52,9 @@ Status Vm::advise(PageRun run, LockedPages locked_pages, Quiet quiet, Body body)
       has_holes = true;  // unmapped meanwhile
       return true;
     }
-    has_holes = has_holes || has_hole(*locked, range, leaf);
+    has_holes = has_holes || has_hole(*locked, range);
     const LeafRange free =
-        locked_pages == LockedPages::kToo ? range : before_locked(*locked, range, leaf);
+        locked_pages == LockedPages::kToo ? range : before_locked(*locked, range);
     advised = body(locked, free);
     if (free != range) advised = Advised::kEndedByLocked;
     return advised == Advised::kAll;

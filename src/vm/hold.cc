@@ -121,6 +121,19 @@ Status Vm::unlock(PageRun run) {
   return mapped == run.count ? Status() : Status(Error{ENOMEM});
 }
 
+bool Vm::has_locked(PageRun run) const {
+  if (context_.held_pages.load(std::memory_order_relaxed) == 0) return false;
+  bool has = false;
+  context_.table.for_each_leaf_in(run, [&has](Leaf& leaf, PageRun part) {
+    const LeafRange range = LeafRange::of(part);
+    has = run_length(leaf, range, [](Pte p) { return !p.has(Pte::kLocked); }) != range.size();
+    return !has;
+  });
+  return has;
+}
+
+bool Vm::has_mlocked(PageRun run) { return has_locked(run) || context_.mmu->is_mlocked(run); }
+
 Residency Vm::residency_of(Pte p) const {
   switch (p.state()) {
     case PteState::kMapped:

@@ -124,13 +124,7 @@ Status Vm::install_guards(PageRun run) {
   const SignalBlock signals;
   const MarksPass pass(context_.gate, volatile_.lock());
   const Guard guard(context_.table.region_lock());
-  bool met_locked = false;
-  context_.table.for_each_leaf_in(run, [&](Leaf& leaf, PageRun part) {
-    for (Vpn at = part.first; at < part.end(); ++at)
-      met_locked = met_locked || leaf.get(at.in_block()).has(Pte::kLocked);
-    return !met_locked;
-  });
-  if (met_locked) return Error{EINVAL};
+  if (has_locked(run)) return Error{EINVAL};
   return for_each_mapped_part(
       run, [&](Region& region, PageRun part, mmu::Access access) BUOY_NO_TSA -> Status {
         if (Status s = volatile_.prepare(); !s) return s;

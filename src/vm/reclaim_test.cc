@@ -447,6 +447,35 @@ TEST_F(SoftReclaim, ARemapThatFailsAndCannotGoBackAtOnceLosesNothing) {
   EXPECT_TRUE(holds_all(run));
 }
 
+// Wherever the leaves of both ends lie, and whatever its pages have become.
+TEST_F(SoftReclaim, ARemapTakesPagesOfEveryStateAlong) {
+  const PageRun run = map_filled(700);
+  (void)soft_.map(1);  // no room to grow in place
+  ASSERT_TRUE(soft_.vm().page_out(sub(run, 0, 150)).ok());
+  soft_.age_to_standby(sub(run, 150, 100));
+  ASSERT_TRUE(soft_.vm().free_lazily(sub(run, 250, 10)).ok());
+  ASSERT_TRUE(soft_.vm().discard(sub(run, 260, 10)).ok());
+  const auto moved = soft_.vm().remap(run, PageCount(3000), true);
+  ASSERT_TRUE(moved.ok());
+  for (std::uint64_t i = 0; i < 700; ++i) {
+    const bool is_gone = i >= 260 && i < 270;
+    const PageImage image = is_gone ? PageImage() : SoftVm::image_of(run.first + PageCount(i));
+    ASSERT_TRUE(soft_.holds(*moved + PageCount(i), image)) << i;
+  }
+  soft_.validate();
+}
+
+TEST_F(SoftReclaim, ARemapThatMeetsAPinnedPageChangesNothing) {
+  const PageRun run = map_filled(200);
+  (void)soft_.map(1);  // no room to grow in place
+  ASSERT_TRUE(soft_.vm().page_out(sub(run, 0, 80)).ok());
+  ASSERT_TRUE(soft_.vm().pin(sub(run, 150, 1), PinFor::kWriting).ok());
+  EXPECT_EQ(soft_.vm().remap(run, PageCount(3000), true).code(), EBUSY);
+  ASSERT_TRUE(soft_.vm().unpin(sub(run, 150, 1), Dirtied::kNo).ok());
+  EXPECT_TRUE(holds_all(run));
+  soft_.validate();
+}
+
 TEST_F(SoftReclaim, ADiscardThatStopsHalfWayLeavesNoPageThatIsNotThere) {
   const PageRun run = map_filled(8);
   soft_.mmu().inject({SoftMmu::Primitive::kDiscard, 0, PageCount(3), mmu::Outcome::kLocked});

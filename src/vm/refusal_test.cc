@@ -99,10 +99,10 @@ TEST_F(SoftRefusal, ARemapSaysWhoRefused) {
   const PageRun run = soft_.map(8);
   soft_.fill(run);
   (void)soft_.map(1);  // no room to grow in place
-  refuse(Primitive::kTake, mmu::Outcome::kNoMemory, 2);
+  refuse(Primitive::kTake, mmu::Outcome::kNoMemory, 100);
   EXPECT_EQ(soft_.vm().remap(run, PageCount(100), true).code(), ENOMEM);
   soft_.mmu().clear_failures();
-  refuse(Primitive::kTake, mmu::Outcome::kLocked, 2);
+  refuse(Primitive::kTake, mmu::Outcome::kLocked, 100);
   EXPECT_EQ(soft_.vm().remap(run, PageCount(100), true).code(), EBUSY);
   soft_.mmu().clear_failures();
   for (Vpn page = run.first; page < run.end(); ++page)

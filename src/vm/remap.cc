@@ -121,162 +121,165 @@ void Vm::move_marks(PageRun from, Vpn to) {
   move_promises(from, to);
 }
 
+// ---- Moving pages -----------------------------------------------------------------------------
+
+namespace {
+
+// The leaves of two pages, locked by rising address; or the one leaf of both.
+class LockedPair {
+ public:
+  struct Place {
+    Leaf& leaf;
+    Vpn vpn;
+  };
+  // `precharge` is for what comes to the target.
+  LockedPair(Context& context, Place source, Place target, Precharge& precharge)
+      : is_one_(&source.leaf == &target.leaf),
+        is_rising_(source.vpn < target.vpn),
+        low_(LockedLeaf::try_lock(context, is_rising_ ? source.leaf : target.leaf,
+                                  is_rising_ ? source.vpn : target.vpn,
+                                  is_one_ || !is_rising_ ? &precharge : nullptr)),
+        high_(is_one_ ? std::optional<LockedLeaf>()
+                      : LockedLeaf::try_lock(context, is_rising_ ? target.leaf : source.leaf,
+                                             is_rising_ ? target.vpn : source.vpn,
+                                             is_rising_ ? &precharge : nullptr)) {}
+  // Nothing: its leaf was recycled.
+  [[nodiscard]] std::optional<LockedLeaf>& source() { return is_one_ || is_rising_ ? low_ : high_; }
+  [[nodiscard]] std::optional<LockedLeaf>& target() {
+    return is_one_ || !is_rising_ ? low_ : high_;
+  }
+
+ private:
+  bool is_one_;
+  bool is_rising_;
+  std::optional<LockedLeaf> low_;
+  std::optional<LockedLeaf> high_;
+};
+
+// Gets what has a frame to standby, from where it can be moved; the first refusal's reason.
+mmu::Outcome make_movable(LockedLeaf& locked, LeafRange range) {
+  auto outcome = mmu::Outcome::kDone;
+  const auto note = [&outcome](LockedLeaf::Progress p) {
+    if (outcome == mmu::Outcome::kDone) outcome = p.outcome;
+  };
+  const Leaf& leaf = locked.leaf();
+  for (const LeafRange run :
+       runs_where(leaf, range, [](Pte p) { return p.traps_stores() && !p.is_held(); }))
+    note(locked.allow_stores(run));
+  for (const LeafRange run : runs_where(
+           leaf, range, [](Pte p) { return p.state() == PteState::kLazyAway && !p.is_held(); }))
+    note(locked.give_back(run));
+  // Twice: a page that was found busy before is left alone once.
+  if (!locked.take(range).complete()) note(locked.take(range));
+  locked.drop_stale_shadows(range);
+  return outcome;
+}
+
+void await_quiet(Context& context, Leaf& leaf, PageRun run) {
+  auto locked = LockedLeaf::try_lock(context, leaf, run.first);
+  if (locked) (void)locked->wait_until_quiet(LeafRange::of(run));
+}
+
+}  // namespace
+
 // Contents of `from` move to `to` (fresh, empty); all or nothing.
 Status Vm::move_pages(PageRun from, Vpn to) {
-  for (PageCount i; i < from.count; i += PageCount(1)) {
-    const Vpn source = from.first + i;
-    Leaf* leaf = context_.table.find_leaf(source);
-    if (leaf == nullptr) {
-      // Never touched: on to the next leaf.
-      const PageCount skip = PageCount(kPagesPerBlock - source.in_block() - 1);
-      i += std::min(skip, from.count - i - PageCount(1));
-      continue;
-    }
-    if (Status s = move_page(source, to + i); !s) {
-      take_back(from.first, to, i);
-      return s;
-    }
+  for (PageCount done; done < from.count;) {
+    const Moved moved = move_some({from.first + done, from.count - done}, to + done);
+    done += moved.done;
+    if (moved.status.ok()) continue;
+    take_back({to, done}, from.first);
+    return moved.status;
   }
   return {};
 }
 
-// The first `n` pages that were moved go home: they are nowhere else, so nothing may stop them.
-void Vm::take_back(Vpn from, Vpn to, PageCount n) {
+// Pages that were moved go home: they are nowhere else, so nothing may stop them.
+void Vm::take_back(PageRun moved, Vpn home) {
   constexpr unsigned kMostTries = 5000;
   constexpr std::uint64_t kPauseNs = 1'000'000;
-  while (!n.is_zero()) {
-    n -= PageCount(1);
-    for (unsigned tries = 0; !move_page(to + n, from + n); ++tries) {
-      BUOY_CHECK(tries < kMostTries && "pages of a remap that failed cannot go back");
-      std::uint32_t never = 0;
-      sys::futex_wait(&never, 0, kPauseNs);
-    }
+  unsigned tries = 0;
+  for (PageCount done; done < moved.count;) {
+    const Moved back = move_some({moved.first + done, moved.count - done}, home + done);
+    done += back.done;
+    if (back.status.ok()) continue;
+    BUOY_CHECK(++tries < kMostTries && "pages of a remap that failed cannot go back");
+    std::uint32_t never = 0;
+    sys::futex_wait(&never, 0, kPauseNs);
   }
 }
 
-// The entry of a page without a frame, or its being lost, goes over with both leaves locked: it is
-// never in neither. kAgain: the page has become something else meanwhile.
-Vm::HandOver Vm::hand_over(Leaf& source, Leaf& target, Vpn from, Vpn to) {
-  const bool is_one = &source == &target;
-  const bool is_rising = from < to;
-  const auto lock = [this](Leaf& leaf, Vpn vpn) {
-    return LockedLeaf::try_lock(context_, leaf, vpn);
-  };
-  auto low = is_rising ? lock(source, from) : lock(target, to);
-  auto high = is_one      ? std::optional<LockedLeaf>()
-              : is_rising ? lock(target, to)
-                          : lock(source, from);
-  auto& here = is_one || is_rising ? low : high;
-  auto& there = is_one || !is_rising ? low : high;
-  const unsigned i = from.in_block();
-  const LeafRange place = LeafRange::one(to.in_block());
-  if (!there || there->get(place.first).state() == PteState::kHole) return HandOver::kNoTarget;
-  if (!here || !there->is_quiet(place)) return HandOver::kAgain;
-  const Pte p = here->get(i);
-  const bool is_swapped = p.state() == PteState::kSwapped && !p.has(Pte::kInShadow);
-  if (!is_swapped && p.state() != PteState::kPurged) return HandOver::kAgain;
-  // A fault in the target may have been first only if the program races with its own mremap.
-  BUOY_CHECK(there->forget(place, PteState::kEmpty).complete());
-  there->attach(place.first,
-                here->detach(i));  // if it is purged, its mark will follow, and find it
-  return HandOver::kDone;
-}
-
-// Until the page is at its new place it stays at the old one: a failure loses nothing.
-Status Vm::move_page(Vpn from, Vpn to) {
+// The first pages of a run, as many as go at once, to where pages are empty. None: try again.
+Vm::Moved Vm::move_some(PageRun from, Vpn to) {
+  constexpr PageCount kMostAtOnce(64);  // as long as the longest fault may hold a leaf
   const SignalBlock signals;
   const GatePass pass(context_.gate);
-  Leaf* source = context_.table.find_leaf(from);
-  if (source == nullptr) return {};
+  from = part_in_block(from);
+  Leaf* source = context_.table.find_leaf(from.first);
+  if (source == nullptr) return {from.count, {}};  // never touched
+  from.count = std::min(part_in_block({to, from.count}).count, kMostAtOnce);
   Leaf* target = context_.table.find_or_make_leaf(to);
-  if (target == nullptr) return Error{ENOMEM};
-  for (;;) {
-    const PageImage image = read_for_move(*source, from);
-    switch (image) {
-      case PageImage::kNothing:
-        return {};
-      case PageImage::kPinned:
-        return Error{EBUSY};
-      case PageImage::kRefused:
-        return Error{ENOMEM};
-      case PageImage::kStandby: {
-        const Status s = copy_over(*source, *target, from, to);
-        if (s.code() == EAGAIN) continue;
-        return s;
-      }
-      case PageImage::kWithoutFrame:
-        break;
-    }
-    switch (hand_over(*source, *target, from, to)) {
-      case HandOver::kDone:
-        return {};
-      case HandOver::kNoTarget:
-        return Error{ENOMEM};
-      case HandOver::kAgain:
-        break;
-    }
-  }
-}
-
-// Gets the page to where it can be moved from: to standby, if it has a frame.
-Vm::PageImage Vm::read_for_move(Leaf& leaf, Vpn from) {
-  const unsigned i = from.in_block();
-  const LeafRange page = LeafRange::one(i);
-  auto found = LockedLeaf::try_lock(context_, leaf, from);
-  if (!found || !found->wait_until_quiet(page)) return PageImage::kNothing;
-  LockedLeaf& locked = *found;
-  if (locked.get(i).is_held()) return PageImage::kPinned;
-  if (locked.get(i).traps_stores() && !locked.allow_stores(page).complete())
-    return PageImage::kRefused;
-  if (locked.get(i).state() == PteState::kLazyAway && !locked.give_back(page).complete())
-    return PageImage::kRefused;
-  // Twice: a page that was found busy before is left alone once.
-  if (locked.get(i).state() == PteState::kMapped && locked.take(page).done == 0)
-    if (const LockedLeaf::Progress taken = locked.take(page); taken.done == 0)
-      return taken.outcome == mmu::Outcome::kNoMemory ? PageImage::kRefused
-                                                      : PageImage::kPinned;  // for a device
-  switch (locked.get(i).state()) {
-    case PteState::kStandby:
-      return PageImage::kStandby;
-    case PteState::kSwapped:
-      locked.drop_stale_shadows(page);
-      return PageImage::kWithoutFrame;
-    case PteState::kPurged:
-      return PageImage::kWithoutFrame;
-    default:
-      return PageImage::kNothing;
-  }
-}
-
-// The bytes of a page on standby, to the target; then it goes here. EAGAIN: it has become something
-// else meanwhile.
-Status Vm::copy_over(Leaf& source, Leaf& target, Vpn from, Vpn to) {
-  const LeafRange here = LeafRange::one(from.in_block());
-  const LeafRange there = LeafRange::one(to.in_block());
+  if (target == nullptr) return {{}, Error{ENOMEM}};
   Precharge precharge(context_.budget);
-  // It is stored already, and must be somewhere, even where nothing can be reclaimed.
-  if (!reclaimer_.charge(precharge, PageCount(1)) && !reclaimer_.charge_return(precharge))
-    return Error{ENOMEM};
-  const ScratchPool::Borrowed scratch(scratch_);
+  charge_move(*source, LeafRange::of(from), precharge);
   {
-    auto locked = LockedLeaf::try_lock(context_, source, from);
-    if (!locked || locked->get(here.first).state() != PteState::kStandby) return Error{EAGAIN};
-    const std::byte* bytes = context_.mmu->shadow_bytes(locked->region().reservation, from);
-    std::copy_n(bytes, kPageSize, scratch.page(0));
+    LockedPair pair(context_, {*source, from.first}, {*target, to}, precharge);
+    if (!pair.target()) return {{}, Error{ENOMEM}};
+    if (!pair.source()) return {from.count, {}};  // unmapped meanwhile
+    const LeafRange here = LeafRange::of(from);
+    const LeafRange there = LeafRange::of({to, from.count});
+    if (pair.source()->is_quiet(here) && pair.target()->is_quiet(there))
+      return move_locked(*pair.source(), here, *pair.target(), there, precharge.held());
   }
-  {
-    auto locked = LockedLeaf::try_lock(context_, target, to, &precharge);
-    if (!locked || !locked->wait_until_quiet(there) ||
-        locked->get(there.first).state() == PteState::kHole)
-      return Error{ENOMEM};
-    // A fault in the target may have been first only if the program races with its own mremap.
-    BUOY_CHECK(locked->forget(there, PteState::kEmpty).complete());
-    if (!locked->fill(there.first, scratch.page(0)).complete()) return Error{ENOMEM};
-  }
-  auto locked = LockedLeaf::try_lock(context_, source, from);
-  if (locked && locked->wait_until_quiet(here))
-    BUOY_CHECK(locked->forget(here, PteState::kEmpty).complete());
+  await_quiet(context_, *source, from);
+  await_quiet(context_, *target, {to, from.count});
   return {};
+}
+
+// A frame for each page that has one, or as many as there are to have; one at least, even where
+// nothing can be reclaimed: what is stored already must be somewhere.
+void Vm::charge_move(const Leaf& leaf, LeafRange range, Precharge& precharge) {
+  std::uint64_t frames = 0;
+  for (unsigned i = range.first; i < range.end; ++i)
+    if (leaf.get(i).frames() != 0) ++frames;
+  if (frames == 0) return;
+  if (reclaimer_.charge(precharge, PageCount(frames))) return;
+  if (!reclaimer_.charge(precharge, PageCount(1))) (void)reclaimer_.charge_return(precharge);
+}
+
+// With both leaves locked a page is never in neither: until it is at its new place, it stays at the
+// old one. At most `frames` pages that have one.
+Vm::Moved Vm::move_locked(LockedLeaf& source, LeafRange from, LockedLeaf& target, LeafRange to,
+                          PageCount frames) {
+  const mmu::Outcome refused = make_movable(source, from);
+  const mmu::Reservation& reservation = source.region().reservation;
+  for (unsigned k = 0; k < from.size(); ++k) {
+    const PageCount done(k);
+    const LeafRange here = LeafRange::one(from.first + k);
+    const LeafRange there = LeafRange::one(to.first + k);
+    const Pte p = source.get(here.first);
+    if (p.is_held()) return {done, Error{EBUSY}};
+    if (p.state() == PteState::kHole || p.state() == PteState::kEmpty) continue;
+    const bool has_no_frame = p.state() == PteState::kSwapped || p.state() == PteState::kPurged;
+    if (!has_no_frame && p.state() != PteState::kStandby)
+      return {done, Error{refused == mmu::Outcome::kNoMemory ? ENOMEM : EBUSY}};
+    // It was unmapped meanwhile.
+    if (target.get(there.first).state() == PteState::kHole) return {done, Error{ENOMEM}};
+    // A fault in the target may have been first only if the program races with its own mremap.
+    BUOY_CHECK(target.forget(there, PteState::kEmpty).complete());
+    if (has_no_frame) {
+      // If it is purged, its mark will follow, and find it.
+      target.attach(there.first, source.detach(here.first));
+      continue;
+    }
+    if (frames.is_zero()) return {done, done.is_zero() ? Status(Error{ENOMEM}) : Status()};
+    const std::byte* bytes =
+        context_.mmu->shadow_bytes(reservation, source.leaf().page(here.first));
+    if (!target.fill(there.first, bytes).complete()) return {done, Error{ENOMEM}};
+    BUOY_CHECK(source.forget(here, PteState::kEmpty).complete());
+    frames -= PageCount(1);
+  }
+  return {PageCount(from.size()), {}};
 }
 
 }  // namespace buoy

@@ -222,6 +222,8 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   enum class Quiet : std::uint8_t { kAsItIs, kAwaited };  // no page is loading or squeezing
   template <typename Body>
   Status advise(PageRun run, LockedPages locked_pages, Quiet quiet, Body body);
+  // Has the program locked any of the run through us?
+  [[nodiscard]] bool has_locked(PageRun run) const;
   [[nodiscard]] Residency residency_of(Pte p) const;
   // Residency of a run inside one block. ENOMEM: a hole in it.
   Status residency_in_block(PageRun part, unsigned char* values);
@@ -254,13 +256,15 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   [[nodiscard]] Result<OneMapping> one_mapping(PageRun run)
       BUOY_REQUIRES(context_.table.region_lock());
   Status move_pages(PageRun from, Vpn to);
-  void take_back(Vpn from, Vpn to, PageCount n);
-  Status move_page(Vpn from, Vpn to);
-  enum class PageImage : std::uint8_t { kNothing, kPinned, kRefused, kStandby, kWithoutFrame };
-  [[nodiscard]] PageImage read_for_move(Leaf& leaf, Vpn from);
-  [[nodiscard]] Status copy_over(Leaf& source, Leaf& target, Vpn from, Vpn to);
-  enum class HandOver : std::uint8_t { kDone, kAgain, kNoTarget };
-  [[nodiscard]] HandOver hand_over(Leaf& source, Leaf& target, Vpn from, Vpn to);
+  void take_back(PageRun moved, Vpn home);
+  struct Moved {
+    PageCount done;  // from the first page on
+    Status status;   // why it ended there
+  };
+  Moved move_some(PageRun from, Vpn to);
+  Moved move_locked(LockedLeaf& source, LeafRange from, LockedLeaf& target, LeafRange to,
+                    PageCount frames);
+  void charge_move(const Leaf& leaf, LeafRange range, Precharge& precharge);
   void move_marks(PageRun from, Vpn to);
 
   // Volatile memory: reclaim's side, and the marks'.

@@ -166,19 +166,4 @@ VolatileMap::Ground::Part Vm::part_at(PageRun run) {
   return {region->extents.covered_prefix_unlocked(within), region->flags};
 }
 
-bool Vm::has_mlocked(PageRun run) {
-  if (context_.held_pages.load(std::memory_order_relaxed) != 0) {
-    for (Vpn at = run.first; at < run.end();) {
-      const Leaf* leaf = context_.table.find_leaf(at);
-      if (leaf == nullptr) {
-        at = at.block_start() + PageCount(kPagesPerBlock);
-        continue;
-      }
-      if (leaf->get(at.in_block()).has(Pte::kLocked)) return true;
-      ++at;
-    }
-  }
-  return context_.mmu->is_mlocked(run);
-}
-
 }  // namespace buoy
