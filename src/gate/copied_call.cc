@@ -43,10 +43,10 @@ std::size_t total_of(Memory& memory, Bytes vector, bool* is_managed) {
   return could && total != SIZE_MAX ? std::min(total, Scratch::kMost) : SIZE_MAX;
 }
 
-// To the program's memory; nothing where it may not be stored to.
-void store(Memory& memory, Bytes to, const void* from, std::size_t length) {
+// To the program's memory; false where it may not be stored to.
+bool store(Memory& memory, Bytes to, const void* from, std::size_t length) {
   to = to.first(length);
-  if (to.length != 0) (void)write_program(memory, to, from);
+  return to.length == 0 || write_program(memory, to, from);
 }
 
 }  // namespace
@@ -95,10 +95,11 @@ long CopiedCall::make() {
     });
     if (!brought_in) break;
   }
-  for (unsigned k = 0; k < count_; ++k) put_back(copies_[k], result);
-  if (scattered_.buffer != nullptr && result > 0) put_back_vector(result);
-  if (message_.theirs.length != 0 && result >= 0) put_back_message(result);
-  return result;
+  bool could = true;
+  for (unsigned k = 0; k < count_; ++k) could = put_back(copies_[k], result) && could;
+  if (scattered_.buffer != nullptr && result > 0) could = put_back_vector(result) && could;
+  if (message_.theirs.length != 0 && result >= 0) could = put_back_message() && could;
+  return could ? result : -EFAULT;
 }
 
 void* CopiedCall::copy_of(Bytes theirs, Contents contents) {
@@ -133,9 +134,9 @@ long CopiedCall::prepare(const Operand& o) {
   return 0;
 }
 
-void CopiedCall::put_back(const Copy& copy, long result) {
+bool CopiedCall::put_back(const Copy& copy, long result) {
   const Operand& o = *copy.operand;
-  if (o.direction == Direction::kIn) return;
+  if (o.direction == Direction::kIn) return true;
   std::size_t length = copy.theirs.length;
   if (o.produced == Produced::kResult)
     length = result <= 0 ? 0 : static_cast<std::size_t>(result) * std::max<std::size_t>(o.bytes, 1);
@@ -146,10 +147,10 @@ void CopiedCall::put_back(const Copy& copy, long result) {
     std::uint32_t word = 0;
     if (result < 0 ||
         !read_program(memory_, &word, {static_cast<std::uintptr_t>(arguments_[o.by]), sizeof word}))
-      return;
+      return true;
     length = word;
   }
-  store(memory_, copy.theirs, copy.ours, length);
+  return store(memory_, copy.theirs, copy.ours, length);
 }
 
 // The elements in one piece, if any of them is managed.
@@ -171,16 +172,18 @@ long CopiedCall::prepare_vector(const Operand& o) {
   return 0;
 }
 
-void CopiedCall::put_back_vector(long result) {
+bool CopiedCall::put_back_vector(long result) {
   const std::byte* from = scattered_.buffer;
   auto left = std::min(static_cast<std::size_t>(result), scattered_.length);
+  bool could = true;
   for_each_element(memory_, scattered_.vector, [&](Bytes element) {
     const std::size_t n = std::min(left, element.length);
-    store(memory_, element, from, n);
+    could = store(memory_, element, from, n) && could;
     from += n;
     left -= n;
     return left != 0;
   });
+  return could;
 }
 
 long CopiedCall::prepare_message(const Operand& o) {
@@ -220,20 +223,23 @@ long CopiedCall::prepare_message(const Operand& o) {
 }
 
 // What the kernel tells: lengths and flags, and what they are of.
-void CopiedCall::put_back_message(long) {
+bool CopiedCall::put_back_message() {
   msghdr ours;
   msghdr theirs;
   std::memcpy(&ours, message_.header, sizeof ours);
-  if (!read_program(memory_, &theirs, message_.theirs)) return;
+  if (!read_program(memory_, &theirs, message_.theirs)) return false;
+  bool could = true;
   if (theirs.msg_name != nullptr && ours.msg_name != theirs.msg_name)
-    store(memory_, bytes_at(theirs.msg_name, theirs.msg_namelen), ours.msg_name, ours.msg_namelen);
+    could = store(memory_, bytes_at(theirs.msg_name, theirs.msg_namelen), ours.msg_name,
+                  ours.msg_namelen);
   if (theirs.msg_control != nullptr && ours.msg_control != theirs.msg_control)
-    store(memory_, bytes_at(theirs.msg_control, theirs.msg_controllen), ours.msg_control,
-          ours.msg_controllen);
+    could = store(memory_, bytes_at(theirs.msg_control, theirs.msg_controllen), ours.msg_control,
+                  ours.msg_controllen) &&
+            could;
   theirs.msg_namelen = ours.msg_namelen;
   theirs.msg_controllen = ours.msg_controllen;
   theirs.msg_flags = ours.msg_flags;
-  store(memory_, message_.theirs, &theirs, sizeof theirs);
+  return store(memory_, message_.theirs, &theirs, sizeof theirs) && could;
 }
 
 long write_by_copy(Memory& memory, const long* a, bool is_vector) {

@@ -29,9 +29,10 @@ class CopiedCall {
   long prepare(const Operand& operand);
   long prepare_vector(const Operand& operand);
   long prepare_message(const Operand& operand);
-  void put_back(const Copy& copy, long result);
-  void put_back_vector(long result);
-  void put_back_message(long result);
+  // False: it may not be stored there.
+  [[nodiscard]] bool put_back(const Copy& copy, long result);
+  [[nodiscard]] bool put_back_vector(long result);
+  [[nodiscard]] bool put_back_message();
   // A copy of managed bytes, with its contents if asked for; the bytes themselves if not managed.
   // Null: no memory.
   enum class Contents : std::uint8_t { kCopied, kNone };

@@ -195,6 +195,9 @@ void note_closed(int fd) {
   if (done.has_code) patch_object_at(done.base);
 }
 
-void after_fork_in_child() { signals::note_process(); }
+void after_fork_in_child() {
+  signals::note_process();
+  thread::after_fork_in_child();
+}
 
 }  // namespace buoy::gate

@@ -2,8 +2,11 @@
 
 #include <sys/mman.h>
 
+#include <csignal>
+
 #include "base/sys.h"
 #include "base/units.h"
+#include "gate/thread.h"
 
 namespace buoy::gate {
 
@@ -34,15 +37,39 @@ bool make(Mapping& m, std::size_t length) {
   return true;
 }
 
-// A mapping that nobody has; if there is none, the one whose taker is the deepest call below this
-// one: it has not returned, and cannot any more.
-Mapping* find(std::uintptr_t taker) {
-  Mapping* dead = nullptr;
-  for (Mapping& m : mappings) {
-    if (m.taker == 0) return &m;
-    if (m.taker < taker && (dead == nullptr || m.taker < dead->taker)) dead = &m;
+// Is the call that has taken it over, though it did not return? It is if the caller, `here`, lies where
+// it lay, or higher up on the same stack.
+class Judge {
+ public:
+  explicit Judge(std::uintptr_t here) : here_(here) {
+    stack_t alternate{};
+    if (sys::call(SYS_sigaltstack, 0, sys::ptr(&alternate)) != 0) return;
+    alternate_ = reinterpret_cast<std::uintptr_t>(alternate.ss_sp);
+    alternate_bytes_ = alternate.ss_size;
   }
-  return dead;
+  [[nodiscard]] bool is_over(std::uintptr_t taker) const {
+    constexpr std::uintptr_t kSameStack = std::uintptr_t{1} << 20;
+    return taker <= here_ && here_ - taker < kSameStack &&
+           is_on_alternate(taker) == is_on_alternate(here_);
+  }
+
+ private:
+  [[nodiscard]] bool is_on_alternate(std::uintptr_t p) const {
+    return p - alternate_ < alternate_bytes_;
+  }
+  std::uintptr_t here_;
+  std::uintptr_t alternate_ = 0;
+  std::size_t alternate_bytes_ = 0;
+};
+
+// A mapping that nobody has, or nobody any more; none of those that the taker `has`, a bit for each.
+Mapping* find(std::uintptr_t taker, unsigned has) {
+  for (Mapping& m : mappings)
+    if (m.taker == 0) return &m;
+  const Judge judge(taker);
+  for (unsigned i = 0; i < kPlaces; ++i)
+    if ((has >> i & 1U) == 0 && judge.is_over(mappings[i].taker)) return &mappings[i];
+  return nullptr;
 }
 
 }  // namespace
@@ -59,14 +86,29 @@ std::byte* Scratch::take(std::size_t length) {
 
 std::byte* Scratch::take_mapping(std::size_t length) {
   static_assert(kPlaces == kMostMappings);
-  Mapping* const m = find(reinterpret_cast<std::uintptr_t>(this));
-  if (m == nullptr || !make(*m, length)) return nullptr;
+  Mapping* const m =
+      thread::has_own_storage() ? find(reinterpret_cast<std::uintptr_t>(this), mappings_) : nullptr;
+  if (m == nullptr) return take_for_once(length);
+  if (!make(*m, length)) return nullptr;
   m->taker = reinterpret_cast<std::uintptr_t>(this);
   mappings_ |= static_cast<std::uint8_t>(1U << static_cast<unsigned>(m - mappings));
   return m->at;
 }
 
+// The thread has no place left for it.
+std::byte* Scratch::take_for_once(std::size_t length) {
+  if (once_used_ == kMostOnce) return nullptr;
+  Mapping m;
+  if (!make(m, length)) return nullptr;
+  once_[once_used_++] = {m.at, m.length};
+  return m.at;
+}
+
 Scratch::~Scratch() {
+  while (once_used_ != 0) {
+    const std::span<std::byte> m = once_[--once_used_];
+    sys::call(SYS_munmap, sys::ptr(m.data()), static_cast<long>(m.size()));
+  }
   for (unsigned i = 0; mappings_ != 0; ++i, mappings_ >>= 1U) {
     if ((mappings_ & 1U) == 0) continue;
     Mapping& m = mappings[i];

@@ -4,11 +4,13 @@
 // Small requests lie in the object itself, on the stack of the call; larger ones in a mapping, which
 // costs nothing for what the kernel does not touch of it. A thread keeps its mappings from call to
 // call; a call that never returns (a signal handler jumps out of it, the thread is cancelled) leaves
-// its mapping to be taken again when the thread has no other left.
+// its mapping to be taken again by one that lies where it lay, or above, when the thread has no other
+// left. If none of them is known to be over, a mapping is made for this call only.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace buoy::gate {
 
@@ -29,12 +31,16 @@ class Scratch {
 
  private:
   [[nodiscard]] std::byte* take_mapping(std::size_t length);
+  [[nodiscard]] std::byte* take_for_once(std::size_t length);
 
   static constexpr std::size_t kInline = 1024;
   static constexpr unsigned kMostMappings = 8;
   alignas(16) std::byte inline_[kInline];
   std::size_t used_ = 0;
   std::uint8_t mappings_ = 0;  // a bit for each of the thread's that this call has taken
+  static constexpr unsigned kMostOnce = 5;
+  std::span<std::byte> once_[kMostOnce];
+  unsigned once_used_ = 0;
 };
 
 }  // namespace buoy::gate

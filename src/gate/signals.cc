@@ -17,12 +17,18 @@ namespace {
 constexpr long kEpollPwait2 = 441;
 constexpr std::uint64_t kBusBit = std::uint64_t{1} << (SIGBUS - 1);
 constexpr long kMaskBytes = sizeof(std::uint64_t);
+constexpr auto kOnStack = static_cast<unsigned long>(SA_ONSTACK);
 
 // Does the program believe that SIGBUS is blocked in this thread?
 thread_local constinit bool believes_blocked = false;
 constinit std::atomic<int> process_id{0};
 // A bit for each signal in whose handler's mask the program has put SIGBUS.
 constinit std::atomic<std::uint64_t> in_handlers_mask{0};
+// Does the program have an alternate stack, in any thread? As long as it does not, SA_ONSTACK means
+// nothing: but to the kernel every thread has one, ours, where its handlers have no business. So the
+// flag is left out, and kept here: a bit for each signal.
+constinit std::atomic<bool> has_stacks{false};
+constinit std::atomic<std::uint64_t> wants_stack{0};
 
 struct MaskArgument {
   int index = -1;  // -1: none
@@ -68,7 +74,8 @@ long set_thread_mask(Memory& memory, const long* a) {
   const long r = sys::call(SYS_rt_sigprocmask, a[0], a[1] != 0 ? sys::ptr(&kernels) : 0,
                            a[2] != 0 ? sys::ptr(&old) : 0, kMaskBytes);
   if (r != 0) return r;
-  if (a[1] != 0) {
+  // A vfork child has this thread's storage, but a mask of its own.
+  if (a[1] != 0 && is_own_process()) {
     if (a[0] == SIG_BLOCK) believes_blocked = did_believe || had_bus;
     if (a[0] == SIG_UNBLOCK) believes_blocked = did_believe && !had_bus;
     if (a[0] == SIG_SETMASK) believes_blocked = had_bus;
@@ -76,6 +83,13 @@ long set_thread_mask(Memory& memory, const long* a) {
   if (a[2] == 0) return 0;
   if (did_believe) old |= kBusBit;
   return store(memory, a[2], &old, sizeof old);
+}
+
+void set_bit(std::atomic<std::uint64_t>& bits, std::uint64_t bit, bool is_set) {
+  if (is_set)
+    bits.fetch_or(bit, std::memory_order_relaxed);
+  else
+    bits.fetch_and(~bit, std::memory_order_relaxed);
 }
 
 long set_action(Memory& memory, const long* a) {
@@ -93,9 +107,13 @@ long set_action(Memory& memory, const long* a) {
   KernelSigaction* const before = a[2] != 0 ? &old : nullptr;
   fresh.mask &= ~kBusBit;
   long r = 0;
+  const bool is_own = is_own_process();
   const bool is_fault_signal = signal == SIGBUS || signal == SIGSEGV;
-  if (is_fault_signal && !is_own_process())
+  if (is_fault_signal && !is_own)
     return signal == SIGBUS ? 0 : sys::call(SYS_rt_sigaction, a[0], a[1], a[2], a[3]);
+  const bool had_stack = (wants_stack.load(std::memory_order_relaxed) & bit) != 0;
+  const bool has_stack = signal != SIGBUS && (fresh.flags & kOnStack) != 0 && !has_stacks.load();
+  if (has_stack) fresh.flags &= ~kOnStack;
   if (signal == SIGBUS)
     r = mmu::signal_delivery::set_program_action(action, before);
   else if (signal == SIGSEGV)
@@ -103,20 +121,31 @@ long set_action(Memory& memory, const long* a) {
   else
     r = sys::call(SYS_rt_sigaction, signal, sys::ptr(action), sys::ptr(before), kMaskBytes);
   if (r != 0) return r;
-  if (action != nullptr) {
-    if (has_bus)
-      in_handlers_mask.fetch_or(bit, std::memory_order_relaxed);
-    else
-      in_handlers_mask.fetch_and(~bit, std::memory_order_relaxed);
+  if (action != nullptr && is_own) {
+    set_bit(in_handlers_mask, bit, has_bus);
+    set_bit(wants_stack, bit, has_stack);
   }
   if (before == nullptr) return 0;
   if (had_bus) old.mask |= kBusBit;
+  if (had_stack) old.flags |= kOnStack;
   return store(memory, a[2], &old, sizeof old);
 }
 
 }  // namespace
 
 void note_process() { process_id.store(static_cast<int>(sys::call(SYS_getpid))); }
+
+void note_alternate_stack() {
+  if (has_stacks.exchange(true)) return;
+  const std::uint64_t wanted = wants_stack.exchange(0);
+  for (int signal = 1; signal <= 64; ++signal) {
+    if ((wanted >> static_cast<unsigned>(signal - 1) & 1U) == 0) continue;
+    mmu::KernelSigaction action;
+    sys::call(SYS_rt_sigaction, signal, 0, sys::ptr(&action), kMaskBytes);
+    action.flags |= kOnStack;
+    sys::call(SYS_rt_sigaction, signal, sys::ptr(&action), 0, kMaskBytes);
+  }
+}
 
 bool has_mask(long number) {
   return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction ||

@@ -15,6 +15,9 @@ namespace buoy::gate::signals {
 // This process is the one whose signal actions are kept: at the start, and in each fork child.
 void note_process();
 
+// The program is about to have an alternate stack: its handlers that want one get it from now on.
+void note_alternate_stack();
+
 // Is the call one whose mask must not reach the kernel as it is?
 [[nodiscard]] bool has_mask(long number);
 // Makes such a call. Results as the kernel's.

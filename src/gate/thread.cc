@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 
@@ -13,6 +14,7 @@
 #include "gate/call.h"
 #include "gate/parts.h"
 #include "gate/scratch.h"
+#include "gate/signals.h"
 #include "mmu/signal_delivery.h"
 
 namespace buoy::gate::thread {
@@ -25,8 +27,12 @@ constexpr long kClone3 = 435;
 struct OwnStack {
   std::byte* base = nullptr;
   bool is_prepared = false;
+  int tid = 0;
+  Bytes programs;  // the alternate stack that the program has set, held in place
 };
 thread_local constinit OwnStack own;
+// Has a thread been made that uses its maker's storage?
+constinit std::atomic<bool> is_storage_shared{false};
 
 Bytes at(std::uintptr_t address, std::size_t length) { return {address, length}; }
 
@@ -48,6 +54,7 @@ void use_own_stack() {
 void prepare() {
   if (own.is_prepared) return;
   own.is_prepared = true;
+  own.tid = sys::gettid();
   const long got = sys::call(SYS_mmap, 0, kStackBytes, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (got < 0) return;
@@ -56,6 +63,24 @@ void prepare() {
   stack_t present{};
   if (kernel_stack(nullptr, &present) == 0 && (present.ss_flags & SS_DISABLE) != 0) use_own_stack();
 }
+
+bool has_own_storage() {
+  return !is_storage_shared.load(std::memory_order_relaxed) || own.tid == sys::gettid();
+}
+
+void after_fork_in_child() {
+  if (own.is_prepared) own.tid = sys::gettid();
+}
+
+namespace {
+
+// The one of before is let go.
+void hold_programs_stack(Memory& memory, Bytes stack) {
+  if (own.programs.length != 0) memory.unpin(own.programs, PinFor::kWriting);
+  own.programs = stack;
+}
+
+}  // namespace
 
 long set_alternate_stack(Memory& memory, const long* a) {
   stack_t fresh{};
@@ -68,10 +93,17 @@ long set_alternate_stack(Memory& memory, const long* a) {
     const bool ends = (fresh.ss_flags & SS_DISABLE) != 0;
     // A signal frame is written there by the kernel.
     const Bytes stack = at(reinterpret_cast<std::uintptr_t>(fresh.ss_sp), fresh.ss_size);
-    if (!ends && memory.is_managed(stack) && memory.pin(stack, PinFor::kWriting) == Had::kFull)
-      return -ENOMEM;
-    if (const long rc = kernel_stack(&fresh, nullptr); rc != 0) return rc;
-    if (ends && own.base != nullptr) use_own_stack();
+    const bool is_held = !ends && memory.is_managed(stack);
+    if (is_held && memory.pin(stack, PinFor::kWriting) == Had::kFull) return -ENOMEM;
+    if (!ends) signals::note_alternate_stack();
+    if (const long rc = kernel_stack(&fresh, nullptr); rc != 0) {
+      if (is_held) memory.unpin(stack, PinFor::kWriting);
+      return rc;
+    }
+    if (has_own_storage()) {
+      hold_programs_stack(memory, is_held ? stack : Bytes());
+      if (ends && own.base != nullptr) use_own_stack();
+    }
   }
   if (told == 0) return 0;
   if (is_ours(present)) {
@@ -86,7 +118,8 @@ namespace {
 
 struct NewThread {
   std::uint64_t flags = 0;
-  std::uintptr_t cleared_word = 0;
+  std::uintptr_t childs_word = 0;
+  std::uintptr_t parents_word = 0;
   Bytes stack;
 };
 
@@ -99,13 +132,15 @@ NewThread read_request(Memory& memory, long number, const long* a) {
     if (static_cast<std::size_t>(a[1]) < sizeof request ||
         !read_program(memory, &request, at(static_cast<std::uintptr_t>(a[0]), sizeof request)))
       return t;
-    return {request.flags, request.child_tid, at(request.stack, request.stack_size)};
+    return {request.flags, request.child_tid, request.parent_tid,
+            at(request.stack, request.stack_size)};
   }
   // How far it reaches below its top is not told.
   constexpr std::size_t kHeld = std::size_t{256} << 10;
   const auto top = static_cast<std::uintptr_t>(a[1]);
   t.flags = static_cast<std::uint64_t>(a[0]);
-  t.cleared_word = static_cast<std::uintptr_t>(a[3]);
+  t.childs_word = static_cast<std::uintptr_t>(a[3]);
+  t.parents_word = static_cast<std::uintptr_t>(a[2]);
   std::size_t bytes = 0;
   while (top != 0 && bytes < kHeld && memory.is_managed_at(top - bytes - 1) &&
          memory.is_permitted(at(top - bytes - 1, 1), PinFor::kWriting))
@@ -114,13 +149,20 @@ NewThread read_request(Memory& memory, long number, const long* a) {
   return t;
 }
 
+// The kernel stores there, and does not say so if it cannot.
+void hold_word(Memory& memory, std::uintptr_t word) {
+  if (memory.is_managed_at(word)) (void)memory.pin(at(word, sizeof(int)), PinFor::kWriting);
+}
+
 }  // namespace
 
 void hold_for_new_thread(Memory& memory, long number, const long* a) {
   const NewThread t = read_request(memory, number, a);
   if ((t.flags & CLONE_VM) == 0) return;
-  if ((t.flags & CLONE_CHILD_CLEARTID) != 0 && memory.is_managed_at(t.cleared_word))
-    (void)memory.pin(at(t.cleared_word, sizeof(int)), PinFor::kWriting);
+  constexpr std::uint64_t kChilds = CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID;
+  if ((t.flags & kChilds) != 0) hold_word(memory, t.childs_word);
+  if ((t.flags & (CLONE_PARENT_SETTID | CLONE_PIDFD)) != 0) hold_word(memory, t.parents_word);
+  if ((t.flags & (CLONE_SETTLS | CLONE_VFORK)) == 0) is_storage_shared.store(true);
   constexpr std::size_t kMostHeld = std::size_t{8} << 20;
   if (t.stack.length == 0 || !memory.is_managed(t.stack)) return;
   const std::size_t held = std::min(t.stack.length, kMostHeld);
@@ -189,7 +231,9 @@ class RobustList {
 
 void before_exit(Memory& memory) {
   RobustList(memory).handle();
+  if (!has_own_storage()) return;
   Scratch::forget_thread();
+  hold_programs_stack(memory, Bytes());
   if (own.base == nullptr) return;
   stack_t present{};
   if (kernel_stack(nullptr, &present) != 0 || (present.ss_flags & SS_ONSTACK) != 0) return;
@@ -200,7 +244,7 @@ void before_exit(Memory& memory) {
   }
   mmu::signal_delivery::set_fault_stack({});
   sys::call(SYS_munmap, sys::ptr(own.base), kStackBytes);
-  own = OwnStack{nullptr, true};
+  own = OwnStack{nullptr, true, own.tid, {}};
 }
 
 }  // namespace buoy::gate::thread

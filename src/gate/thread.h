@@ -15,6 +15,9 @@ namespace buoy::gate::thread {
 
 // At each thread's first call. Cheap once it is done.
 void prepare();
+// Is this thread's storage its own? Threads that are made by a bare clone have that of their maker.
+[[nodiscard]] bool has_own_storage();
+void after_fork_in_child();
 // sigaltstack(2) for the program.
 long set_alternate_stack(Memory& memory, const long* arguments);
 // A thread is about to be made on managed stack, or with a managed word that the kernel clears: both

@@ -143,6 +143,8 @@ Verdict ask_receivers(const Fault& fault) {
 
 // ---- On a stack of its own, where the thread has one.
 thread_local constinit std::span<std::byte> fault_stack;
+// Whose it is: a thread made by a bare clone sees its maker's.
+thread_local constinit int fault_stack_tid = 0;
 
 struct Question {
   const Fault* fault;
@@ -159,7 +161,7 @@ Verdict ask(const Fault& fault) {
   const auto* const here = static_cast<const std::byte*>(__builtin_frame_address(0));
   const std::span<std::byte> stack = fault_stack;
   const bool is_there = here >= stack.data() && here < stack.data() + stack.size();
-  if (stack.empty() || is_there) return ask_receivers(fault);
+  if (stack.empty() || is_there || fault_stack_tid != sys::gettid()) return ask_receivers(fault);
   Question question{&fault, Verdict::kForeign};
   sys::on_stack(&ask_on_this_stack, &question, stack.data() + stack.size());
   return question.verdict;
@@ -287,7 +289,10 @@ void install_locked() {
 
 }  // namespace
 
-void set_fault_stack(std::span<std::byte> stack) { fault_stack = stack; }
+void set_fault_stack(std::span<std::byte> stack) {
+  fault_stack_tid = sys::gettid();
+  fault_stack = stack;
+}
 
 Status attach(SignalReceiver* receiver) {
   const InstallGuard guard;
@@ -324,6 +329,7 @@ void detach(SignalReceiver* receiver) {
 }
 
 void forget_other_threads() {
+  fault_stack_tid = sys::gettid();
   new (&install_lock) SpinMutex();
   for (Slot& slot : slots) slot.inside.store(0, std::memory_order_relaxed);
 }
