@@ -119,7 +119,7 @@ bool Call::is_untouched() { return entry_.kind == Class::kNone || !touches_manag
 bool Call::is_plain() {
   if (is_untouched()) return true;
   if (kind() != Class::kRetry) return false;
-  return !is_atomic_over_pages() && bring_in(kFirstWindow).had != Had::kFull;
+  return !is_atomic_over_pages() && bring_in(first_window()).had != Had::kFull;
 }
 
 // A small write over more than one page, in which a missing page would be seen by others.
@@ -129,6 +129,13 @@ bool Call::is_atomic_over_pages() const {
   const auto length = static_cast<std::size_t>(arguments_[2]);
   const auto in_page = static_cast<std::uintptr_t>(arguments_[1]) % kPageSize;
   return length <= kAtomic && in_page + length > kPageSize;
+}
+
+// What is written to a file at once should get there at once, if others write to it, too.
+std::size_t Call::first_window() const {
+  const Transfer t = transfer_of(number_);
+  const bool writes = t.kind != Transfer::Kind::kNone && !t.reads;
+  return writes && kind_of_source() == DescriptorKind::kFile ? kWidest : kFirstWindow;
 }
 
 long Call::make() {
@@ -141,7 +148,7 @@ long Call::make() {
       if (is_atomic_over_pages())
         if (const long r = write_by_copy(memory_, arguments_, number_ == SYS_writev); r != -E2BIG)
           return r;
-      if (bring_in(kFirstWindow).had == Had::kFull) return -ENOMEM;
+      if (bring_in(first_window()).had == Had::kFull) return -ENOMEM;
       return settle(raw());
     case Class::kLossy:
     case Class::kEffect:
@@ -186,7 +193,7 @@ Call::Want Call::bring_in(std::size_t window) {
 // EFAULT: nothing was done.
 long Call::retry() {
   memory_.count(Event::gate_retry);
-  std::size_t window = kFirstWindow;
+  std::size_t window = first_window();
   for (unsigned tries = 0; tries < kMostTries; ++tries, window *= 2) {
     const Want want = bring_in(window);
     if (want.had == Had::kFull) return -ENOMEM;

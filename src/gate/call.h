@@ -40,6 +40,7 @@ class Call {
   // Is any part managed?
   [[nodiscard]] bool touches_managed();
   [[nodiscard]] bool is_atomic_over_pages() const;
+  [[nodiscard]] std::size_t first_window() const;
   Want bring_in(std::size_t window);
   long retry();
   long once_pinned(std::size_t window);

@@ -27,6 +27,7 @@ std::uintptr_t in_front_slowly(Frame* f) {
   Memory& memory = *memory_if_set();
   memory.count(Event::gate_enter);
   thread::prepare();
+  thread::hold_stack(memory, reinterpret_cast<std::uintptr_t>(f));
   const long number = f->result;
   const long* const a = f->arguments;
   if (signals::has_mask(number)) return go_on(f, signals::call_with_mask(memory, number, a));

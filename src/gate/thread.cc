@@ -29,6 +29,7 @@ struct OwnStack {
   bool is_prepared = false;
   int tid = 0;
   Bytes programs;  // the alternate stack that the program has set, held in place
+  Bytes running;   // of a stack in managed memory, the part in use, held in place
 };
 thread_local constinit OwnStack own;
 // Has a thread been made that uses its maker's storage?
@@ -81,6 +82,27 @@ void hold_programs_stack(Memory& memory, Bytes stack) {
 }
 
 }  // namespace
+
+void hold_stack(Memory& memory, std::uintptr_t here) {
+  constexpr std::size_t kNeeded = std::size_t{16} << 10;
+  constexpr std::size_t kHeld = std::size_t{32} << 10;
+  const Bytes held = own.running;
+  const bool is_managed = memory.is_managed_at(here);
+  if (!is_managed && held.length == 0) return;
+  if (is_managed && here - kNeeded - held.address < held.length &&
+      here - held.address < held.length)
+    return;
+  if (!has_own_storage()) return;
+  own.running = Bytes();
+  if (held.length != 0) memory.unpin(held, PinFor::kWriting);
+  if (!is_managed) return;
+  std::uintptr_t low = (here & ~(kPageSize - 1));
+  while (here - low < kHeld && memory.is_managed_at(low - 1) &&
+         memory.is_permitted(at(low - 1, 1), PinFor::kWriting))
+    low -= kPageSize;
+  const Bytes near = at(low, (here & ~(kPageSize - 1)) + kPageSize - low);
+  if (memory.pin(near, PinFor::kWriting) == Had::kAll) own.running = near;
+}
 
 long set_alternate_stack(Memory& memory, const long* a) {
   stack_t fresh{};
@@ -234,6 +256,8 @@ void before_exit(Memory& memory) {
   if (!has_own_storage()) return;
   Scratch::forget_thread();
   hold_programs_stack(memory, Bytes());
+  if (own.running.length != 0) memory.unpin(own.running, PinFor::kWriting);
+  own.running = Bytes();
   if (own.base == nullptr) return;
   stack_t present{};
   if (kernel_stack(nullptr, &present) != 0 || (present.ss_flags & SS_ONSTACK) != 0) return;
@@ -244,7 +268,7 @@ void before_exit(Memory& memory) {
   }
   mmu::signal_delivery::set_fault_stack({});
   sys::call(SYS_munmap, sys::ptr(own.base), kStackBytes);
-  own = OwnStack{nullptr, true, own.tid, {}};
+  own = OwnStack{nullptr, true, own.tid, {}, {}};
 }
 
 }  // namespace buoy::gate::thread

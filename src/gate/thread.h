@@ -20,6 +20,9 @@ void prepare();
 void after_fork_in_child();
 // sigaltstack(2) for the program.
 long set_alternate_stack(Memory& memory, const long* arguments);
+// The calling thread's stack may be managed memory (a coroutine's): what is near `here`, and room for
+// a signal's frame below it, stays resident until its next call from another stack.
+void hold_stack(Memory& memory, std::uintptr_t here);
 // A thread is about to be made on managed stack, or with a managed word that the kernel clears: both
 // stay resident. `clone3`'s size of the stack is known; of clone's so much is held below its top.
 void hold_for_new_thread(Memory& memory, long number, const long* arguments);

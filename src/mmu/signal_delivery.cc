@@ -146,6 +146,8 @@ thread_local constinit std::span<std::byte> fault_stack;
 // Whose it is: a thread made by a bare clone sees its maker's.
 thread_local constinit int fault_stack_tid = 0;
 
+thread_local constinit std::uintptr_t touchers_stack = 0;
+
 struct Question {
   const Fault* fault;
   Verdict verdict;
@@ -262,7 +264,11 @@ void on_sigbus(int, siginfo_t* info, void* raw_context) {
   // Codes above zero come from the kernel; of those only MCEERR_AO is not about this instruction.
   const bool is_fault = info->si_code > 0 && info->si_code != BUS_MCEERR_AO;
   Verdict verdict = Verdict::kForeign;
-  if (is_fault || is_from_ourselves(*info)) verdict = ask(fault_of(*info, *context));
+  if (is_fault || is_from_ourselves(*info)) {
+    touchers_stack = static_cast<std::uintptr_t>(context->uc_mcontext.gregs[REG_RSP]);
+    verdict = ask(fault_of(*info, *context));
+    touchers_stack = 0;
+  }
   errno = saved_errno;
   if (verdict == Verdict::kResolved) return;
   if (verdict == Verdict::kBusError) {
@@ -293,6 +299,8 @@ void set_fault_stack(std::span<std::byte> stack) {
   fault_stack_tid = sys::gettid();
   fault_stack = stack;
 }
+
+std::uintptr_t stack_of_toucher() { return touchers_stack; }
 
 Status attach(SignalReceiver* receiver) {
   const InstallGuard guard;

@@ -60,6 +60,9 @@ void set_fault_stack(std::span<std::byte> stack);
 // In a fork child, which has one thread: what others were doing here is not going on any more.
 void forget_other_threads();
 
+// Within a receiver's answer to a fault: where the stack of who faulted ends. 0: not in one.
+[[nodiscard]] std::uintptr_t stack_of_toucher();
+
 // sigaction(SIGBUS) for the program: null arguments as there. Without a receiver it passes the
 // call to the kernel. 0 or -errno.
 long set_program_action(const KernelSigaction* action, KernelSigaction* old);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "mmu/signal_delivery.h"
 #include "vm/vm.h"
 
 namespace buoy {
@@ -83,10 +84,25 @@ Step step_of(const Brought& brought, unsigned i) {
 
 }  // namespace
 
+// A stack in managed memory (of a coroutine): the kernel puts signals' frames there, and ends the
+// program where a page for them is missing. So what lies below is brought in with a page that is
+// missing.
+void Vm::make_room_for_signals(std::uintptr_t stack) {
+  constexpr PageCount kRoom(8);
+  if (stack == 0 || !holds(Vpn::of_address(stack))) return;
+  for (PageCount i; i <= kRoom; i += PageCount(1)) {
+    const PageRun page{Vpn::of_address(stack - i.bytes()), PageCount(1)};
+    if (permitted_prefix(page, PinFor::kWriting) != page.count) return;
+    if (!is_ready(page.first, PinFor::kWriting) && !populate(page, PinFor::kWriting)) return;
+  }
+}
+
 mmu::Verdict Vm::on_fault(const mmu::Fault& fault) {
   context_.counters.add(Event::pgfault);
   const Step step = serve(fault);
   const mmu::Verdict verdict = step.verdict();
+  if (verdict == mmu::Verdict::kResolved)
+    make_room_for_signals(mmu::signal_delivery::stack_of_toucher());
   const char* reason = verdict == mmu::Verdict::kBusError ? reason_for_bus_error(step) : nullptr;
   if (reason != nullptr) {
     sys::Line line;

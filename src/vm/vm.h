@@ -213,6 +213,7 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   PageCount fill_empty(PageRun run);
   // Makes the page resident (and stores allowed). EAGAIN if nothing can be reclaimed, EIO if lost.
   Status make_resident(Vpn vpn, bool for_store);
+  void make_room_for_signals(std::uintptr_t stack);
   void tell_what_is_full(sys::Line& line) const;
 
   // Calls body(std::optional<LockedLeaf>&, LeafRange) -> Advised for the part of every leaf that
