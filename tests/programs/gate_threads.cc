@@ -500,13 +500,14 @@ void appended_records(int rounds) {
   for (int t = 0; t < kThreads; ++t)
     std::memset(pages + static_cast<std::size_t>(t) * kMiB, 'a' + t, kRecord);
   {
-    const Evictor evictor(pages, 4 * kMiB);
     std::vector<std::thread> threads;
     for (int t = 0; t < kThreads; ++t)
       threads.emplace_back([=] {
-        for (int i = 0; i < rounds; ++i)
-          EXPECT(write(fd, pages + static_cast<std::size_t>(t) * kMiB, kRecord) ==
-                 static_cast<ssize_t>(kRecord));
+        char* const record = pages + static_cast<std::size_t>(t) * kMiB;
+        for (int i = 0; i < rounds; ++i) {
+          page_out(record, kRecord);
+          EXPECT(write(fd, record, kRecord) == static_cast<ssize_t>(kRecord));
+        }
       });
     for (std::thread& t : threads) t.join();
   }
