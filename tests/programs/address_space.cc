@@ -5,11 +5,16 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <cstdio>
+#include <fstream>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -340,6 +345,26 @@ void guarded_stacks(std::size_t count) {
   for (char* stack : stacks) CHECK(munmap(stack, kStack) == 0);
 }
 
+// Whoever locks all that /proc/self/maps lists must not make what is not the program's resident: as
+// much as the program has itself, and a little.
+void every_line_locked() {
+  std::vector<std::pair<char*, std::size_t>> lines;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    std::uintptr_t begin = 0;
+    std::uintptr_t end = 0;
+    CHECK(std::sscanf(line.c_str(), "%lx-%lx", &begin, &end) == 2);
+    lines.emplace_back(reinterpret_cast<char*>(begin), end - begin);
+  }
+  std::size_t locked = 0;
+  for (const auto& [at, bytes] : lines) locked += mlock(at, bytes) == 0 ? 1 : 0;
+  CHECK(locked > 10);
+  rusage use{};
+  CHECK(getrusage(RUSAGE_SELF, &use) == 0);
+  CHECK(use.ru_maxrss < 512 << 10);
+  for (const auto& [at, bytes] : lines) (void)munlock(at, bytes);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -349,6 +374,7 @@ int main(int argc, char** argv) {
   advice();
   moves();
   bad_pointers();
+  every_line_locked();
   sparse();
   guarded_stacks(argument(argc, argv, 1, 20000));
   std::puts("OK address_space");
