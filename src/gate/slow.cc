@@ -30,6 +30,7 @@ std::uintptr_t in_front_slowly(Frame* f) {
   thread::hold_stack(memory, reinterpret_cast<std::uintptr_t>(f));
   const long number = f->result;
   const long* const a = f->arguments;
+  if (number == SYS_rt_sigprocmask) thread::note_context_switch(memory, f->info->call, a);
   if (signals::has_mask(number)) return go_on(f, signals::call_with_mask(memory, number, a));
   if (number == SYS_sigaltstack) return go_on(f, thread::set_alternate_stack(memory, a));
   if (number == SYS_exit) thread::before_exit(memory);

@@ -4,11 +4,13 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
 
 #include "base/sys.h"
 #include "gate/call.h"
@@ -102,6 +104,23 @@ void hold_stack(Memory& memory, std::uintptr_t here) {
     low -= kPageSize;
   const Bytes near = at(low, (here & ~(kPageSize - 1)) + kPageSize - low);
   if (memory.pin(near, PinFor::kWriting) == Had::kAll) own.running = near;
+}
+
+void note_context_switch(Memory& memory, std::uintptr_t call, const long* a) {
+  constexpr std::uintptr_t kFunctionBytes = 512;
+  constexpr std::size_t kRoom = std::size_t{16} << 10;
+  const auto is_in = [call](auto* function) {
+    return call - reinterpret_cast<std::uintptr_t>(function) < kFunctionBytes;
+  };
+  if (!is_in(&::swapcontext) && !is_in(&::setcontext)) return;
+  const auto mask = static_cast<std::uintptr_t>(a[1]);
+  const std::uintptr_t context = mask - offsetof(ucontext_t, uc_sigmask);
+  std::uint64_t stack = 0;
+  const auto place = offsetof(ucontext_t, uc_mcontext.gregs) + REG_RSP * sizeof(greg_t);
+  if (!read_program(memory, &stack, at(context + place, sizeof stack))) return;
+  for (std::size_t below = 0; below <= kRoom && memory.is_managed_at(stack - below);
+       below += kPageSize)
+    (void)memory.bring_in(at(stack - below, 1), PinFor::kWriting);
 }
 
 long set_alternate_stack(Memory& memory, const long* a) {

@@ -23,6 +23,9 @@ long set_alternate_stack(Memory& memory, const long* arguments);
 // The calling thread's stack may be managed memory (a coroutine's): what is near `here`, and room for
 // a signal's frame below it, stays resident until its next call from another stack.
 void hold_stack(Memory& memory, std::uintptr_t here);
+// libc's swapcontext or setcontext sets a signal mask, the last thing before it goes on with a stack
+// that may be managed memory, and out: there, too, is room for a signal's frame.
+void note_context_switch(Memory& memory, std::uintptr_t call, const long* arguments);
 // A thread is about to be made on managed stack, or with a managed word that the kernel clears: both
 // stay resident. `clone3`'s size of the stack is known; of clone's so much is held below its top.
 void hold_for_new_thread(Memory& memory, long number, const long* arguments);
