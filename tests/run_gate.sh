@@ -31,15 +31,15 @@ by_gate gate_adversary
 same_as_native 16M "$signal --compressor zstd" "$PROGRAMS/gate_adversary" 20000 2
 same_as_native 64M "$thread" "$PROGRAMS/gate_adversary" 20000 3 plain
 
-for part in masks spawn waits nested restart faults stacks alternate none switch switch-onstack; do
+for part in masks spawn waits nested restart faults stacks contexts alternate none switch switch-onstack; do
   both 32M "$PROGRAMS/gate_signals" 500 "$part"
 done
 both 32M "$PROGRAMS/gate_signals" 10000 jumps
 
-for part in cancel bare processes wait append openmp filter large; do
+for part in cancel processes wait append openmp filter large; do
   both 48M "$PROGRAMS/gate_threads" "$part" 160
 done
-for part in robust inherit; do
+for part in robust inherit bare; do
   same_as_native 48M "$signal" "$PROGRAMS/gate_threads" "$part"
   by_gate "gate_threads $part"
 done
