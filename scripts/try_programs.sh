@@ -39,7 +39,8 @@ print(len(table), digest.hexdigest())'
 X
 for tests in test_io test_socket test_subprocess test_threading; do
   program python_$tests "/usr/bin/python3.11 /usr/lib/python3.11/test/$tests.py" <<X
-/usr/bin/python3.11 -m test -v $tests >log 2>&1
+# A virtual machine's own sockets may hang in a virtual machine.
+/usr/bin/python3.11 -m test -v -i '*VSOCK*' $tests >log 2>&1
 echo "status \$?"
 grep -E '^(ERROR|FAIL|UNEXPECTED SUCCESS): ' log | sort -u
 grep -E '^Ran [0-9]+ tests' log | sed 's/ in .*//'
@@ -149,8 +150,8 @@ INSERT INTO t SELECT i * 7919 % 1000003, i || " is a row of the table" FROM n; C
 SELECT count(*), sum(a), min(b), max(b) FROM t; SELECT b FROM t ORDER BY a LIMIT 3; PRAGMA integrity_check;'
 X
 program sort sort <<'X'
-seq 1 1500000 | awk '{print ($1 * 7919) % 1500007, "line", $1}' >in
-LC_ALL=C sort --parallel=2 -S 120M -n in | sha1sum
+seq 1 500000 | awk '{print ($1 * 7919) % 500009, "line", $1}' >in
+LC_ALL=C sort --parallel=2 -S 60M -n in | sha1sum
 X
 program redis "redis-server redis-cli redis-benchmark" <<'X'
 redis-server --port 0 --unixsocket "$PWD/s" --dir "$PWD" --save "" --logfile log --enable-debug-command yes &
@@ -299,7 +300,7 @@ try() {
     # shellcheck disable=SC2086
     read -r -a run < <(measured run "$WORK/$name.sh" "$buoy" run --budget ${budget}K --backing-file $file \
       --stats "$WORK/stats" ${RUN_OPTIONS:-} --)
-    grep -q 'buoy: SIGBUS at\|buoy.*SIGBUS at' "$WORK/run.err" || break
+    [[ ${run[0]} == "${native[0]}" ]] && cmp -s "$WORK/native.out" "$WORK/run.out" && break
   done
   if [[ ${run[0]} != "${native[0]}" ]]; then
     verdict="DIFFERS: status ${run[0]}, natively ${native[0]}"
