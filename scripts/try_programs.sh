@@ -15,7 +15,7 @@ buoy=$build/buoy
 patience=${TRY_TIMEOUT:-300}
 smallest_kib=16384
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/buoy-try.XXXXXX")
-chmod 755 "$WORK"
+chmod 777 "$WORK"  # processes of another user write statistics there
 [[ -n ${TRY_KEEP:-} ]] || trap 'rm -rf "$WORK"' EXIT
 export WORK
 
