@@ -193,11 +193,11 @@ port=$((20000 + RANDOM % 20000))
 cat >conf <<C
 daemon off; worker_processes 2; pid $PWD/pid; error_log $PWD/logs/error;
 events { worker_connections 256; }
-http { access_log $PWD/logs/access buffer=32k; client_body_temp_path $PWD/b; proxy_temp_path $PWD/p; fastcgi_temp_path $PWD/f;
+http { access_log $PWD/logs/access combined buffer=32k; client_body_temp_path $PWD/b; proxy_temp_path $PWD/p; fastcgi_temp_path $PWD/f;
  uwsgi_temp_path $PWD/u; scgi_temp_path $PWD/s; gzip on; gzip_types *; server { listen 127.0.0.1:$port; root $PWD/www; } }
 C
 nginx -e logs/error -c "$PWD/conf" -p "$PWD" &
-until curl -sf -o /dev/null http://127.0.0.1:$port/small; do sleep 0.1; done
+for _ in {1..100}; do curl -sf -o /dev/null http://127.0.0.1:$port/small && break; sleep 0.1; done
 ab -q -n 4000 -c 16 http://127.0.0.1:$port/big 2>&1 | grep -E '^(Complete|Failed) requests'
 ab -q -n 4000 -c 16 -k -H 'Accept-Encoding: gzip' http://127.0.0.1:$port/big 2>&1 | grep -E '^(Complete|Failed) requests'
 wrk -t 2 -c 32 -d 3 http://127.0.0.1:$port/small | grep -E 'Socket errors|Non-2xx' ; echo wrk done
