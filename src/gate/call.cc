@@ -80,6 +80,7 @@ constinit Memory* the_memory = nullptr;
 }  // namespace
 
 void set_memory(Vm& vm) { the_memory = new (memory_place) Memory(vm); }
+void forget_memory() { the_memory = nullptr; }
 Memory* memory_if_set() { return the_memory; }
 
 long call(long number, long a, long b, long c, long d, long e, long f) {

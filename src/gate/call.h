@@ -65,6 +65,7 @@ class Call {
 
 // The pool whose memory it is. Once, before the first call passes.
 void set_memory(Vm& vm);
+void forget_memory();  // there is no gate after all
 [[nodiscard]] Memory* memory_if_set();
 // For those of our own who hand the kernel pointers of the program's: as the program would.
 long call(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0);

@@ -29,7 +29,10 @@ using Router = Routed (*)(long number, const long* arguments, long* result);
 // Patches what is loaded. Once, by one thread, before any managed memory exists. An error says why
 // signal delivery cannot be used: ENOTSUP, no libc that can be patched; ENOMEM, no room within reach;
 // EACCES and others, the system lets no code be changed. Nothing is patched then, or all of it.
-[[nodiscard]] Status install(Vm& vm, Router router);
+// `others`: whether code of other objects may be left that makes system calls and cannot be patched
+// (a Go program's); where it may not, ENOTSUP.
+enum class OutOfReach : std::uint8_t { kRefused, kAllowed };
+[[nodiscard]] Status install(Vm& vm, Router router, OutOfReach others);
 [[nodiscard]] bool is_installed();
 
 // Code that comes later (dlopen) is patched when its loader has mapped all of it, which it says by

@@ -136,6 +136,13 @@ void patch_other(const Image& image, void*) {
   if (!is_essential(image)) (void)patch(image);
 }
 
+void look_for_calls_out_of_reach(const Image& image, void* context) {
+  if (is_essential(image)) return;
+  const SiteRoom room;
+  std::size_t count = 0;
+  if (find_sites(image, room.all(), &count).given_up != 0) *static_cast<bool*>(context) = true;
+}
+
 std::uintptr_t own_image() { return reinterpret_cast<std::uintptr_t>(&__ehdr_start); }
 
 // An object that the dynamic linker is mapping, by the thread that does it.
@@ -164,7 +171,11 @@ void patch_object_at(std::uintptr_t base) {
 
 }  // namespace
 
-Status install(Vm& vm, Router router) {
+Status install(Vm& vm, Router router, OutOfReach others) {
+  bool is_out_of_reach = false;
+  if (others == OutOfReach::kRefused)
+    for_each_image(own_image(), &look_for_calls_out_of_reach, &is_out_of_reach);
+  if (is_out_of_reach) return Error{ENOTSUP};
   set_memory(vm);
   set_router(router);
   set_handlers(handlers());
@@ -172,7 +183,10 @@ Status install(Vm& vm, Router router) {
   Installation installation;
   for_each_image(own_image(), &patch_essential, &installation);
   if (installation.status && !installation.has_libc) installation.status = Error{ENOTSUP};
-  if (!installation.status) return installation.status;
+  if (!installation.status) {
+    forget_memory();
+    return installation.status;
+  }
   for_each_image(own_image(), &patch_other, nullptr);
   thread::prepare();
   if (pinners::are_inherited()) vm.expect_pins();

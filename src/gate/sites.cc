@@ -396,6 +396,16 @@ bool can_be_patched(const Site& site) {
   return site.has_front() || site.behind_end - site.call >= kJumpBytes;
 }
 
+// Outside of known functions two bytes are a call for sure only if its result is looked at behind it.
+bool looks_like_a_call(std::uintptr_t at, std::uintptr_t end) {
+  constexpr std::uint8_t kCompare[] = {0x48, 0x3d};        // cmp $x, %rax
+  constexpr std::uint8_t kLargest[] = {0xf0, 0xff, 0xff};  // an error: -4096 or -4095
+  if (end - at < kCallBytes + 6) return false;
+  const std::uint8_t* const behind = bytes_at(at + kCallBytes);
+  return std::memcmp(behind, kCompare, sizeof kCompare) == 0 && behind[2] <= 1 &&
+         std::memcmp(behind + 3, kLargest, sizeof kLargest) == 0;
+}
+
 SiteCounts scan(const Image& image, const CodeRange& segment, SiteList& sites) {
   SiteCounts counts;
   for (std::uintptr_t at = find_pair(segment.begin, segment.end); at < segment.end;) {
@@ -405,7 +415,7 @@ SiteCounts scan(const Image& image, const CodeRange& segment, SiteList& sites) {
       continue;
     }
     if (function.bytes() == 0 || function.end > segment.end) {
-      ++counts.given_up;
+      if (looks_like_a_call(at, segment.end)) ++counts.given_up;
       at = find_pair(at + kCallBytes, segment.end);
       continue;
     }

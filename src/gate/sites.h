@@ -36,7 +36,7 @@ struct Site {
 
 struct SiteCounts {
   unsigned found = 0;     // system call instructions, as far as decoded
-  unsigned given_up = 0;  // byte pairs that may be one: no function there, or nothing can move
+  unsigned given_up = 0;  // calls, as far as one can tell, that cannot be patched
 };
 
 // The system calls of the image that a jump can be put at, by rising address; at most as many as

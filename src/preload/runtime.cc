@@ -33,22 +33,41 @@ constinit Settings the_settings{};
   for (;;) sys::call(SYS_exit_group, 2);
 }
 
-// With the gate, which signal delivery needs, or with handler threads where that may be and cannot.
-Result<Pool*> make_pool() {
+// With the gate, which signal delivery needs.
+Result<Pool*> make_pool_with_gate(gate::OutOfReach others) {
   PoolOptions options = the_settings.pool;
-  if (options.faults != Faults::kThread) {
-    options.faults = Faults::kSignal;
-    // Whoever makes the kernel hold pages does so by a system call: see gate/pinners.h.
-    options.pins_are_known = true;
-    const Result<Pool*> made = Pool::create(options);
-    const Status gate = made ? gate::install((*made)->vm(), &route) : Status();
-    if (made && gate) return made;
-    if (the_settings.pool.faults == Faults::kSignal) return made ? gate.error() : made.error();
-    if (made) (void)Pool::destroy(*made);
-  }
+  options.faults = Faults::kSignal;
+  // Whoever makes the kernel hold pages does so by a system call: see gate/pinners.h.
+  options.pins_are_known = true;
+  const Result<Pool*> made = Pool::create(options);
+  if (!made) return made;
+  const Status gate = gate::install((*made)->vm(), &route, others);
+  if (gate) return made;
+  (void)Pool::destroy(*made);
+  return gate.error();
+}
+
+Result<Pool*> make_pool_with_threads() {
+  PoolOptions options = the_settings.pool;
   options.faults = Faults::kThread;
   options.pins_are_known = false;
   return Pool::create(options);
+}
+
+// By signal where every system call can be made to pass; else by threads, if that may be; else by
+// signal, as far as it goes.
+Result<Pool*> make_pool() {
+  switch (the_settings.pool.faults) {
+    case Faults::kSignal:
+      return make_pool_with_gate(gate::OutOfReach::kAllowed);
+    case Faults::kThread:
+      return make_pool_with_threads();
+    case Faults::kAuto:
+      break;
+  }
+  if (const Result<Pool*> made = make_pool_with_gate(gate::OutOfReach::kRefused)) return made;
+  if (const Result<Pool*> made = make_pool_with_threads()) return made;
+  return make_pool_with_gate(gate::OutOfReach::kAllowed);
 }
 
 void create_pool() {
