@@ -48,6 +48,16 @@ std::uintptr_t find_pair(std::uintptr_t at, std::uintptr_t end) {
   return end;
 }
 
+// Where code is not decoded, two bytes are a call for sure only if its result is looked at behind it.
+bool looks_like_a_call(std::uintptr_t at, std::uintptr_t end) {
+  constexpr std::uint8_t kCompare[] = {0x48, 0x3d};        // cmp $x, %rax
+  constexpr std::uint8_t kLargest[] = {0xf0, 0xff, 0xff};  // an error: -4096 or -4095
+  if (end - at < kCallBytes + 6) return false;
+  const std::uint8_t* const behind = bytes_at(at + kCallBytes);
+  return std::memcmp(behind, kCompare, sizeof kCompare) == 0 && behind[2] <= 1 &&
+         std::memcmp(behind + 3, kLargest, sizeof kLargest) == 0;
+}
+
 // What an instruction does to %rax, where only the plain ones are known.
 enum class RaxEffect { kUnknown, kNone, kConstant };
 struct Rax {
@@ -187,7 +197,10 @@ class Function {
       ++counts.found;
       if (!tell(at, Window(at, {lengths_, k}))) ++counts.given_up;
     }
-    if (!is_complete_ && find_pair(at, range_.end) != range_.end) ++counts.given_up;
+    // What could not be decoded: data, or instructions that are too new.
+    for (at = find_pair(at, range_.end); !is_complete_ && at < range_.end;
+         at = find_pair(at + kCallBytes, range_.end))
+      if (looks_like_a_call(at, range_.end)) ++counts.given_up;
     return counts;
   }
 
@@ -394,16 +407,6 @@ void part_neighbours(std::span<Site> sites) {
 
 bool can_be_patched(const Site& site) {
   return site.has_front() || site.behind_end - site.call >= kJumpBytes;
-}
-
-// Outside of known functions two bytes are a call for sure only if its result is looked at behind it.
-bool looks_like_a_call(std::uintptr_t at, std::uintptr_t end) {
-  constexpr std::uint8_t kCompare[] = {0x48, 0x3d};        // cmp $x, %rax
-  constexpr std::uint8_t kLargest[] = {0xf0, 0xff, 0xff};  // an error: -4096 or -4095
-  if (end - at < kCallBytes + 6) return false;
-  const std::uint8_t* const behind = bytes_at(at + kCallBytes);
-  return std::memcmp(behind, kCompare, sizeof kCompare) == 0 && behind[2] <= 1 &&
-         std::memcmp(behind + 3, kLargest, sizeof kLargest) == 0;
 }
 
 SiteCounts scan(const Image& image, const CodeRange& segment, SiteList& sites) {

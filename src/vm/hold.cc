@@ -73,9 +73,6 @@ Status Vm::unpin(PageRun run, Dirtied dirtied) {
 
 Status Vm::lock(PageRun run, bool on_fault_only) {
   const PageCount mapped = mapped_prefix(run);
-  // What cannot be read cannot be made resident: as the kernel says, but with nothing locked.
-  if (!on_fault_only && permitted_prefix({run.first, mapped}, PinFor::kReading) != mapped)
-    return Error{ENOMEM};
   const SignalBlock signals;
   {
     // What may be purged cannot be kept. Marks to come will ask anew whether they find locks.
