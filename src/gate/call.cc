@@ -16,6 +16,7 @@
 #include "gate/descriptor_kinds.h"
 #include "gate/parts.h"
 #include "gate/pinners.h"
+#include "gate/transfer.h"
 
 namespace buoy::gate {
 
@@ -28,51 +29,6 @@ constexpr unsigned kUnpinnedTries = 3;
 constexpr unsigned kMostTries = 16;
 // What a pipe takes as one (PIPE_BUF), and what is appended to a log in one piece.
 constexpr std::size_t kAtomic = 4096;
-
-// Transfers that say how much they did: which argument is the buffer, and its length.
-struct Transfer {
-  enum class Kind : std::uint8_t { kNone, kPlain, kVector };
-  Kind kind = Kind::kNone;
-  std::uint8_t buffer = 1;
-  std::uint8_t length = 2;
-  bool reads = false;       // from the descriptor, into memory
-  bool has_offset = false;  // argument 3
-  long one = 0;             // of a vector: the call for one of its elements
-};
-
-Transfer transfer_of(long number) {
-  using Kind = Transfer::Kind;
-  switch (number) {
-    case SYS_read:
-      return {Kind::kPlain, 1, 2, true, false, SYS_read};
-    case SYS_write:
-      return {Kind::kPlain, 1, 2, false, false, SYS_write};
-    case SYS_pread64:
-      return {Kind::kPlain, 1, 2, true, true, SYS_pread64};
-    case SYS_pwrite64:
-      return {Kind::kPlain, 1, 2, false, true, SYS_pwrite64};
-    case SYS_sendto:
-      return {Kind::kPlain, 1, 2, false, false, SYS_sendto};
-    case SYS_readv:
-      return {Kind::kVector, 1, 2, true, false, SYS_read};
-    case SYS_writev:
-      return {Kind::kVector, 1, 2, false, false, SYS_write};
-    case SYS_preadv:
-      return {Kind::kVector, 1, 2, true, true, SYS_pread64};
-    case SYS_pwritev:
-      return {Kind::kVector, 1, 2, false, true, SYS_pwrite64};
-    // With flags, which the rest is to be moved by as well.
-    case SYS_preadv2:
-      return {Kind::kVector, 1, 2, true, true, SYS_preadv2};
-    case SYS_pwritev2:
-      return {Kind::kVector, 1, 2, false, true, SYS_pwritev2};
-    // The control data went with the first part.
-    case SYS_sendmsg:
-      return {Kind::kVector, 1, 2, false, false, SYS_sendto};
-    default:
-      return {};
-  }
-}
 
 alignas(Memory) constinit std::byte memory_place[sizeof(Memory)] = {};
 constinit Memory* the_memory = nullptr;
@@ -278,21 +234,12 @@ long Call::once_pinned(std::size_t window) {
   return pins.is_full() ? -ENOMEM : raw();
 }
 
-template <typename Body>
-void Call::for_each_element(Bytes vector, Body body) {
-  for (std::size_t i = 0; i < vector.length / sizeof(iovec); ++i) {
-    iovec v;
-    if (!read_program(memory_, &v, {vector.address + i * sizeof v, sizeof v})) return;
-    if (!body(Bytes{reinterpret_cast<std::uintptr_t>(v.iov_base), v.iov_len})) return;
-  }
-}
-
 long Call::held() {
   memory_.count(Event::gate_pin);
   PinnedParts pins(memory_, entry_, arguments_, kWidest);
   const bool reads = number_ == SYS_process_vm_readv;
   if ((reads || number_ == SYS_process_vm_writev) && arguments_[0] == sys::call(SYS_getpid))
-    for_each_element(vector_at(3), [&](Bytes remote) {
+    for_each_element(memory_, vector_at(3), [&](Bytes remote) {
       return pins.add(remote.first(kWidest), reads ? PinFor::kReading : PinFor::kWriting);
     });
   if (pins.is_full()) return -ENOMEM;
@@ -327,9 +274,8 @@ bool Call::bring_in_behind(Pins& pins) {
 }
 
 long Call::go_on(long done) {
-  const Transfer t = transfer_of(number_);
-  const Bytes buffer{static_cast<std::uintptr_t>(arguments_[t.buffer]),
-                     static_cast<std::size_t>(arguments_[t.length])};
+  const Bytes buffer{static_cast<std::uintptr_t>(arguments_[Transfer::kBuffer]),
+                     static_cast<std::size_t>(arguments_[Transfer::kLength])};
   return done + transfer_more(buffer.after(static_cast<std::size_t>(done)), done);
 }
 
@@ -401,7 +347,6 @@ long Call::transfer_without_waiting(Bytes rest) const {
 
 // The vector of a transfer, of a message, or of process_vm_readv's other side.
 Bytes Call::vector_at(unsigned argument) {
-  constexpr std::uint64_t kMostVectors = 1024;
   std::uint64_t count = static_cast<std::uint64_t>(arguments_[argument + 1]);
   auto address = static_cast<std::uintptr_t>(arguments_[argument]);
   if (number_ == SYS_sendmsg) {
@@ -415,7 +360,7 @@ Bytes Call::vector_at(unsigned argument) {
 
 long Call::go_on_vector(long done) {
   auto skipped = static_cast<std::size_t>(done);
-  for_each_element(vector_at(transfer_of(number_).buffer), [&](Bytes element) {
+  for_each_element(memory_, vector_at(Transfer::kBuffer), [&](Bytes element) {
     if (skipped >= element.length) {
       skipped -= element.length;
       return true;

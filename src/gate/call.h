@@ -54,8 +54,6 @@ class Call {
   [[nodiscard]] long transfer_one(Bytes rest, long before) const;
   [[nodiscard]] long transfer_without_waiting(Bytes rest) const;
   Bytes vector_at(unsigned argument);
-  template <typename Body>
-  void for_each_element(Bytes vector, Body body);
 
   Memory& memory_;
   long number_;

@@ -14,21 +14,8 @@ namespace buoy::gate {
 
 namespace {
 
-constexpr std::uint64_t kMostVectors = 1024;
-
 Bytes bytes_at(const void* p, std::size_t length) {
   return {reinterpret_cast<std::uintptr_t>(p), p == nullptr ? 0 : length};
-}
-
-// Calls body(Bytes) -> bool for each element of a vector; false: it cannot be read.
-template <typename Body>
-bool for_each_element(Memory& memory, Bytes vector, Body body) {
-  for (std::size_t i = 0; i < vector.length / sizeof(iovec); ++i) {
-    iovec v;
-    if (!read_program(memory, &v, {vector.address + i * sizeof v, sizeof v})) return false;
-    if (!body(bytes_at(v.iov_base, v.iov_len))) return true;
-  }
-  return true;
 }
 
 // At most what can be copied: a receiver may be given less room. SIZE_MAX: it cannot be read.
@@ -36,6 +23,7 @@ std::size_t total_of(Memory& memory, Bytes vector, bool* is_managed) {
   std::size_t total = 0;
   *is_managed = false;
   const bool could = for_each_element(memory, vector, [&](Bytes element) {
+    element = element.unless_null();
     if (__builtin_add_overflow(total, element.length, &total)) total = SIZE_MAX;
     *is_managed = *is_managed || memory.is_managed(element);
     return total != SIZE_MAX;
@@ -177,6 +165,7 @@ bool CopiedCall::put_back_vector(long result) {
   auto left = std::min(static_cast<std::size_t>(result), scattered_.length);
   bool could = true;
   for_each_element(memory_, scattered_.vector, [&](Bytes element) {
+    element = element.unless_null();
     const std::size_t n = std::min(left, element.length);
     could = store(memory_, element, from, n) && could;
     from += n;
@@ -255,6 +244,7 @@ long write_by_copy(Memory& memory, const long* a, bool is_vector) {
     bool could = true;
     could = for_each_element(memory, vector,
                              [&](Bytes element) {
+                               element = element.unless_null();
                                could = could && read_program(memory, small + length, element);
                                length += element.length;
                                return could;

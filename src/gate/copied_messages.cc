@@ -18,7 +18,6 @@ namespace buoy::gate {
 namespace {
 
 constexpr std::uint64_t kMostMessages = 1024;  // UIO_MAXIOV, at which the kernel cuts as well
-constexpr std::uint64_t kMostVectors = 1024;
 constexpr std::size_t kAlignment = 16;
 
 Bytes at(std::uintptr_t address, std::size_t length) { return {address, length}; }

@@ -28,9 +28,9 @@ using Router = Routed (*)(long number, const long* arguments, long* result);
 
 // Patches what is loaded. Once, by one thread, before any managed memory exists. An error says why
 // signal delivery cannot be used: ENOTSUP, no libc that can be patched; ENOMEM, no room within reach;
-// EACCES and others, the system lets no code be changed. Nothing is patched then, or all of it.
-// `others`: whether code of other objects may be left that makes system calls and cannot be patched
-// (a Go program's); where it may not, ENOTSUP.
+// EACCES and others, the system lets no code be changed; what was patched before that turned out makes
+// its calls as natively. `others`: whether code of other objects may be left that makes system calls and
+// cannot be patched (a Go program's); where it may not, ENOEXEC, and nothing is patched.
 enum class OutOfReach : std::uint8_t { kRefused, kAllowed };
 [[nodiscard]] Status install(Vm& vm, Router router, OutOfReach others);
 [[nodiscard]] bool is_installed();

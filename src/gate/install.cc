@@ -91,7 +91,9 @@ Patched patch(const Image& image) {
   // What was patched jumps to stubs that must be there already, executable: so they are, for the
   // moment, both.
   if (done.status) done.status = area->open();
-  if (done.status) {
+  if (!done.status) {
+    area->discard();
+  } else {
     for (const Site& site : room.all().first(count)) {
       const Plan plan = plan_for(site);
       if (!is_left(plan) && !area->patch(site, plan)) ++done.counts.given_up;
@@ -99,7 +101,6 @@ Patched patch(const Image& image) {
     done.status = area->seal();
   }
   make_executable(image);
-  if (!done.status) area->discard();
   memory_if_set()->count(Event::gate_sites, count);
   memory_if_set()->count(Event::gate_sites_left, done.counts.given_up);
   return done;
@@ -136,11 +137,19 @@ void patch_other(const Image& image, void*) {
   if (!is_essential(image)) (void)patch(image);
 }
 
-void look_for_calls_out_of_reach(const Image& image, void* context) {
+// What other objects there are.
+struct Others {
+  bool have_calls = false;
+  bool are_out_of_reach = false;
+};
+void look_at_other(const Image& image, void* context) {
   if (is_essential(image)) return;
   const SiteRoom room;
   std::size_t count = 0;
-  if (find_sites(image, room.all(), &count).given_up != 0) *static_cast<bool*>(context) = true;
+  const SiteCounts counts = find_sites(image, room.all(), &count);
+  auto& others = *static_cast<Others*>(context);
+  others.have_calls = others.have_calls || count != 0;
+  others.are_out_of_reach = others.are_out_of_reach || counts.given_up != 0;
 }
 
 std::uintptr_t own_image() { return reinterpret_cast<std::uintptr_t>(&__ehdr_start); }
@@ -171,11 +180,10 @@ void patch_object_at(std::uintptr_t base) {
 
 }  // namespace
 
-Status install(Vm& vm, Router router, OutOfReach others) {
-  bool is_out_of_reach = false;
-  if (others == OutOfReach::kRefused)
-    for_each_image(own_image(), &look_for_calls_out_of_reach, &is_out_of_reach);
-  if (is_out_of_reach) return Error{ENOTSUP};
+Status install(Vm& vm, Router router, OutOfReach allowed) {
+  Others others;
+  for_each_image(own_image(), &look_at_other, &others);
+  if (allowed == OutOfReach::kRefused && others.are_out_of_reach) return Error{ENOEXEC};
   set_memory(vm);
   set_router(router);
   set_handlers(handlers());
@@ -187,7 +195,7 @@ Status install(Vm& vm, Router router, OutOfReach others) {
     forget_memory();
     return installation.status;
   }
-  for_each_image(own_image(), &patch_other, nullptr);
+  if (others.have_calls) for_each_image(own_image(), &patch_other, nullptr);
   thread::prepare();
   if (pinners::are_inherited()) vm.expect_pins();
   installed.store(true, std::memory_order_release);

@@ -23,6 +23,8 @@ struct Bytes {
   [[nodiscard]] Bytes after(std::size_t skipped) const {
     return skipped >= length ? Bytes{} : Bytes{address + skipped, length - skipped};
   }
+  // No bytes at a null pointer, whatever its length is said to be.
+  [[nodiscard]] Bytes unless_null() const { return {address, address == 0 ? 0 : length}; }
   [[nodiscard]] std::byte* pointer() const {
     return reinterpret_cast<std::byte*>(address);  // NOLINT(performance-no-int-to-ptr)
   }

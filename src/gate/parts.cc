@@ -20,7 +20,6 @@ constexpr std::size_t kCommandBytes = 64;
 // Of an ioctl whose number does not say its size.
 constexpr std::size_t kUnsizedIoctlBytes = 256;
 constexpr std::size_t kLongestMessage = std::size_t{1} << 24;
-constexpr std::size_t kMostVectors = 1024;  // UIO_MAXIOV
 constexpr std::size_t kMostStrings = std::size_t{1} << 16;
 constexpr std::size_t kLongestString = std::size_t{128} << 10;  // MAX_ARG_STRLEN
 
@@ -118,13 +117,10 @@ class Walk {
   bool vector(long pointer, std::uint64_t count, PinFor purpose) {
     if (count == 0 || count > kMostVectors) return true;
     if (!part(at(pointer, product(count, sizeof(iovec))), PinFor::kReading)) return false;
-    for (std::uint64_t i = 0; i < count; ++i) {
-      iovec v;
-      if (!read_program(memory_, &v, at(pointer + static_cast<long>(i * sizeof v), sizeof v)))
-        return true;
-      if (!part(at(v.iov_base, v.iov_len), purpose)) return false;
-    }
-    return true;
+    bool goes_on = true;
+    for_each_element(memory_, at(pointer, count * sizeof(iovec)),
+                     [&](Bytes element) { return goes_on = part(element.unless_null(), purpose); });
+    return goes_on;
   }
 
   bool message(long pointer, PinFor purpose) {

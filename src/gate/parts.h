@@ -18,6 +18,20 @@ namespace buoy::gate {
 // The other way: stores a result where the program wants it.
 [[nodiscard]] bool write_program(Memory& memory, Bytes to, const void* from);
 
+// Vectors that are longer are refused by the kernel (UIO_MAXIOV).
+inline constexpr std::uint64_t kMostVectors = 1024;
+// Calls body(Bytes) -> bool for each element of a vector of iovecs, while it answers true. False: an
+// element cannot be read.
+template <typename Body>
+bool for_each_element(Memory& memory, Bytes vector, Body body) {
+  for (std::size_t i = 0; i < vector.length / sizeof(iovec); ++i) {
+    iovec v;
+    if (!read_program(memory, &v, {vector.address + i * sizeof v, sizeof v})) return false;
+    if (!body(Bytes{reinterpret_cast<std::uintptr_t>(v.iov_base), v.iov_len})) return true;
+  }
+  return true;
+}
+
 // The first level of an operand. No length where its size is not a number of bytes (a chain), or
 // where the word that tells it cannot be read.
 [[nodiscard]] Bytes bytes_of(Memory& memory, const Operand& operand, const long* arguments);

@@ -16,7 +16,6 @@ namespace buoy::gate::pinners {
 
 namespace {
 
-constexpr long kOpenat2 = 437;
 constexpr int kXdpLevel = 283;  // SOL_XDP
 
 bool has_direct(long flags) { return (flags & O_DIRECT) != 0; }
@@ -89,7 +88,7 @@ bool is_one(Memory& memory, long number, const long* a) {
       return has_direct(a[1]);
     case SYS_openat:
       return has_direct(a[2]);
-    case kOpenat2:
+    case SYS_openat2:
       return opens_directly(memory, a);
     case SYS_fcntl:
       return a[1] == F_SETFL && has_direct(a[2]);

@@ -9,12 +9,8 @@ namespace buoy::gate {
 
 namespace {
 
-constexpr long kClone3 = 435;
-constexpr long kOpenat2 = 437;
-constexpr long kPidfdGetfd = 438;
-
 // They come back twice: on another stack, where nothing of ours lies.
-bool returns_twice(long number) { return number == SYS_clone || number == kClone3; }
+bool returns_twice(long number) { return number == SYS_clone || number == SYS_clone3; }
 
 bool is_left_alone(long number) { return number == SYS_rt_sigreturn || number == SYS_vfork; }
 
@@ -22,11 +18,11 @@ bool is_watched(long number) {
   switch (number) {
     case SYS_open:
     case SYS_openat:
-    case kOpenat2:
+    case SYS_openat2:
     case SYS_fcntl:
     case SYS_setsockopt:
     case SYS_io_setup:
-    case kPidfdGetfd:
+    case SYS_pidfd_getfd:
       return true;
     default:
       return false;
@@ -47,31 +43,6 @@ bool is_flat(const Operand& o) {
       return false;
     default:
       return true;
-  }
-}
-
-void add_counted(const Entry& entry, Plan* plan) {
-  switch (entry.number) {
-    case SYS_read:
-    case SYS_write:
-    case SYS_pread64:
-    case SYS_pwrite64:
-    case SYS_sendto:
-      plan->is_counted = true;
-      plan->buffer = 1;
-      plan->length = 2;
-      break;
-    case SYS_readv:
-    case SYS_writev:
-    case SYS_sendmsg:
-    case SYS_preadv:
-    case SYS_pwritev:
-    case SYS_preadv2:
-    case SYS_pwritev2:
-      plan->is_counted = plan->is_vector = true;
-      break;
-    default:
-      break;
   }
 }
 
@@ -127,7 +98,7 @@ Plan plan_for(const Site& site) {
   if (plan.is_whole) plan.behind = false;
   for (unsigned k = 0; k < entry.count; ++k)
     plan.pointers |= static_cast<std::uint8_t>(1U << entry.operands[k].argument);
-  if (plan.behind) add_counted(entry, &plan);
+  plan.transfer = plan.behind ? transfer_of(site.number).kind : Transfer::Kind::kNone;
   return plan;
 }
 

@@ -14,7 +14,6 @@ namespace buoy::gate::signals {
 
 namespace {
 
-constexpr long kEpollPwait2 = 441;
 constexpr std::uint64_t kBusBit = std::uint64_t{1} << (SIGBUS - 1);
 constexpr long kMaskBytes = sizeof(std::uint64_t);
 constexpr auto kOnStack = static_cast<unsigned long>(SA_ONSTACK);
@@ -41,7 +40,7 @@ MaskArgument mask_argument(long number) {
     case SYS_ppoll:
       return {3, false};
     case SYS_epoll_pwait:
-    case kEpollPwait2:
+    case SYS_epoll_pwait2:
       return {4, false};
     case SYS_pselect6:
       return {5, true};

@@ -11,8 +11,6 @@ namespace buoy::gate {
 namespace {
 
 constinit Router the_router = nullptr;
-constexpr long kClone3 = 435;
-constexpr long kPidfdGetfd = 438;
 
 std::uintptr_t go_on(Frame* f, long result) {
   f->result = result;
@@ -34,7 +32,7 @@ std::uintptr_t in_front_slowly(Frame* f) {
   if (signals::has_mask(number)) return go_on(f, signals::call_with_mask(memory, number, a));
   if (number == SYS_sigaltstack) return go_on(f, thread::set_alternate_stack(memory, a));
   if (number == SYS_exit) thread::before_exit(memory);
-  if (number == SYS_clone || number == kClone3) thread::hold_for_new_thread(memory, number, a);
+  if (number == SYS_clone || number == SYS_clone3) thread::hold_for_new_thread(memory, number, a);
   if (pinners::is_one(memory, number, a)) memory.expect_pins();
   long result = 0;
   switch (the_router(number, a, &result)) {
@@ -48,7 +46,8 @@ std::uintptr_t in_front_slowly(Frame* f) {
   }
   Call call(memory, number, a);
   // What is received is looked at.
-  const bool is_message = number == SYS_recvmsg || number == SYS_recvmmsg || number == kPidfdGetfd;
+  const bool is_message =
+      number == SYS_recvmsg || number == SYS_recvmmsg || number == SYS_pidfd_getfd;
   if (!is_message && f->info->is_in_place &&
       (f->info->has_behind ? call.is_plain() : call.is_untouched()))
     return f->info->call;

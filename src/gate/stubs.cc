@@ -190,21 +190,21 @@ void emit_check_behind(Assembler& a, const Plan& plan, const SiteInfo* info,
   const Assembler::Hole is_fault = a.jump_if(Condition::kEqual);
   Assembler::Hole to_resume[5];
   unsigned holes = 0;
-  if (plan.is_counted) {
+  if (plan.transfer != Transfer::Kind::kNone) {
     a.bytes({0x48, 0x85, 0xc0});  // test %rax, %rax
     to_resume[holes++] = a.jump_if(Condition::kEqual);
   }
-  if (plan.is_vector) {
+  if (plan.transfer == Transfer::Kind::kVector) {
     a.bytes({0x48, 0x3d});  // cmp $-4096, %rax
     a.value(std::int32_t{-4096});
     to_resume[holes++] = a.jump_if(Condition::kNotBelow);
-  } else if (plan.is_counted) {
-    a.compare_result(plan.length);
+  } else if (plan.transfer == Transfer::Kind::kPlain) {
+    a.compare_result(Transfer::kLength);
     to_resume[holes++] = a.jump_if(Condition::kNotBelow);
     a.r11(bounds_address());
-    a.compare_argument(plan.buffer, kLow);
+    a.compare_argument(Transfer::kBuffer, kLow);
     to_resume[holes++] = a.jump_if(Condition::kBelow);
-    a.compare_argument(plan.buffer, kEnd);
+    a.compare_argument(Transfer::kBuffer, kEnd);
     to_resume[holes++] = a.jump_if(Condition::kNotBelow);
   } else {
     to_resume[holes++] = a.jump_always();

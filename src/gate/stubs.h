@@ -16,6 +16,7 @@
 
 #include "base/result.h"
 #include "gate/sites.h"
+#include "gate/transfer.h"
 
 namespace buoy::gate {
 
@@ -26,11 +27,9 @@ struct Plan {
   bool behind = false;        // a stub behind the call
   bool is_whole = false;      // no place in front: the jump stands on the call itself
   std::uint8_t pointers = 0;  // bit k: argument k is compared with where managed memory lies
-  // For `behind`: the result may be a count of bytes of buffer `buffer`, out of `length`.
-  bool is_counted = false;
-  bool is_vector = false;  // and the buffer is a vector: any positive result is looked at
-  std::uint8_t buffer = 0;
-  std::uint8_t length = 0;
+  // For `behind`: whether the result is a count of bytes, which may have ended early. A plain one is
+  // compared with the length of its buffer; of a vector, any positive one is looked at.
+  Transfer::Kind transfer = Transfer::Kind::kNone;
 };
 
 // What the entry is told of a site. Lies in the stubs, read-only.

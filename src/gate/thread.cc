@@ -24,7 +24,6 @@ namespace buoy::gate::thread {
 namespace {
 
 constexpr std::size_t kStackBytes = std::size_t{64} << 10;
-constexpr long kClone3 = 435;
 
 struct OwnStack {
   std::byte* base = nullptr;
@@ -166,7 +165,7 @@ struct NewThread {
 
 NewThread read_request(Memory& memory, long number, const long* a) {
   NewThread t;
-  if (number == kClone3) {
+  if (number == SYS_clone3) {
     struct {
       std::uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
     } request{};

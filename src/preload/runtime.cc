@@ -65,9 +65,10 @@ Result<Pool*> make_pool() {
     case Faults::kAuto:
       break;
   }
-  if (const Result<Pool*> made = make_pool_with_gate(gate::OutOfReach::kRefused)) return made;
-  if (const Result<Pool*> made = make_pool_with_threads()) return made;
-  return make_pool_with_gate(gate::OutOfReach::kAllowed);
+  const Result<Pool*> by_signal = make_pool_with_gate(gate::OutOfReach::kRefused);
+  if (by_signal) return by_signal;
+  if (const Result<Pool*> by_thread = make_pool_with_threads()) return by_thread;
+  return by_signal.code() == ENOEXEC ? make_pool_with_gate(gate::OutOfReach::kAllowed) : by_signal;
 }
 
 void create_pool() {

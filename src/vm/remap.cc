@@ -17,6 +17,15 @@ Result<Vm::OneMapping> Vm::one_mapping(PageRun run) {
   return OneMapping{region, extent->value};
 }
 
+Result<Vm::MappedAs> Vm::mapped_as(PageRun run) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  const Result<OneMapping> mapping = one_mapping(run);
+  if (!mapping) return mapping.error();
+  return MappedAs{mapping->region->flags, mapping->access};
+}
+
 Result<Vpn> Vm::remap(PageRun run, PageCount pages, bool may_move) {
   if (pages.is_zero()) return Error{EINVAL};
   if (mapped_prefix(run) != run.count) return Error{EFAULT};
@@ -63,18 +72,9 @@ Result<Vpn> Vm::remap_onto(PageRun run, Vpn target, PageCount pages) {
   const PageRun there{target, pages};
   if (!intersection(run, there).count.is_zero()) return Error{EINVAL};
   if (mapped_prefix(run) != run.count) return Error{EFAULT};
-  RegionFlags flags{};
-  mmu::Access access{};
-  {
-    const SignalBlock signals;
-    const GatePass pass(context_.gate);
-    const Guard guard(context_.table.region_lock());
-    const Result<OneMapping> mapping = one_mapping(run);
-    if (!mapping) return mapping.error();
-    flags = mapping->region->flags;
-    access = mapping->access;
-  }
-  if (Status s = map_over(there, access, flags); !s) return s.error();
+  const Result<MappedAs> as = mapped_as(run);
+  if (!as) return as.error();
+  if (Status s = map_over(there, as->access, as->flags); !s) return s.error();
   const PageRun kept{run.first, std::min(run.count, pages)};
   if (Status s = move_pages(kept, target); !s) return s.error();
   move_marks(kept, target);
@@ -85,21 +85,12 @@ Result<Vpn> Vm::remap_onto(PageRun run, Vpn target, PageCount pages) {
 Result<Vpn> Vm::remap_leaving(PageRun run, Vpn target) {
   const bool is_fixed = target != Vpn();
   if (is_fixed && !intersection(run, {target, run.count}).count.is_zero()) return Error{EINVAL};
-  RegionFlags flags{};
-  mmu::Access access{};
-  {
-    const SignalBlock signals;
-    const GatePass pass(context_.gate);
-    const Guard guard(context_.table.region_lock());
-    const Result<OneMapping> mapping = one_mapping(run);
-    if (!mapping) return mapping.error();
-    flags = mapping->region->flags;
-    access = mapping->access;
-  }
+  const Result<MappedAs> as = mapped_as(run);
+  if (!as) return as.error();
   if (is_fixed) {
-    if (Status s = map_over({target, run.count}, access, flags); !s) return s.error();
+    if (Status s = map_over({target, run.count}, as->access, as->flags); !s) return s.error();
   } else {
-    const Result<Vpn> fresh = map(run.count, flags, access);
+    const Result<Vpn> fresh = map(run.count, as->flags, as->access);
     if (!fresh) return fresh;
     target = *fresh;
   }

@@ -256,6 +256,12 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   };
   [[nodiscard]] Result<OneMapping> one_mapping(PageRun run)
       BUOY_REQUIRES(context_.table.region_lock());
+  // The same without the region, which may go once the lock is let go.
+  struct MappedAs {
+    RegionFlags flags{};
+    mmu::Access access{};
+  };
+  [[nodiscard]] Result<MappedAs> mapped_as(PageRun run);
   Status move_pages(PageRun from, Vpn to);
   void take_back(PageRun moved, Vpn home);
   struct Moved {
