@@ -153,7 +153,7 @@ class Walk {
 
   bool control_blocks(long pointer, std::uint64_t count) {
     count = std::min<std::uint64_t>(count, kMostVectors);
-    if (!part(at(pointer, product(count, sizeof(iocb*))), PinFor::kReading)) return false;
+    if (!part(at(pointer, product(count, sizeof(std::uint64_t))), PinFor::kReading)) return false;
     for (std::uint64_t i = 0; i < count; ++i) {
       long block = 0;
       if (!read_program(memory_, &block,
