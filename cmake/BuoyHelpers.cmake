@@ -77,17 +77,39 @@ function(buoy_link_zydis_if_used target)
   endforeach()
 endfunction()
 
+# The helpers that tests of this layer and of those above it share (*_testing.cc), compiled once.
+function(buoy_add_testing_helpers out layer)
+  set(${out} "" PARENT_SCOPE)
+  set(name buoy_${layer}_testing)
+  if(NOT TARGET ${name})
+    file(GLOB_RECURSE sources CONFIGURE_DEPENDS src/${layer}/*_testing.cc)
+    if(NOT sources)
+      return()
+    endif()
+    add_library(${name} OBJECT ${sources})
+    target_link_libraries(${name} PRIVATE buoy_common buoy_sanitize buoy_tool_libs buoy_test_libs)
+  endif()
+  set(${out} ${name} PARENT_SCOPE)
+endfunction()
+
+# Leaves the other targets out of what is built when nothing is named.
+function(buoy_build_only)
+  get_property(targets DIRECTORY PROPERTY BUILDSYSTEM_TARGETS)
+  list(REMOVE_ITEM targets ${ARGN})
+  set_target_properties(${targets} PROPERTIES EXCLUDE_FROM_ALL ON)
+endfunction()
+
 # An executable over one layer and the layers it may use, and no others: a layer's tests build and
 # run while the layers above it do not compile.
 function(buoy_add_layer_executable target layer)
   set(layers ${BUOY_LAYER_DEPS_${layer}} ${layer})
   set(helpers "")
   foreach(each IN LISTS layers)
-    file(GLOB_RECURSE found CONFIGURE_DEPENDS src/${each}/*_testing.cc)
+    buoy_add_testing_helpers(found ${each})
     list(APPEND helpers ${found})
   endforeach()
   buoy_object_targets(targets ${layers})
-  add_executable(${target} ${ARGN} ${helpers})
+  add_executable(${target} ${ARGN})
   target_link_libraries(${target} PRIVATE
-    ${targets} buoy_common buoy_sanitize buoy_libs buoy_tool_libs ${CMAKE_DL_LIBS})
+    ${helpers} ${targets} buoy_common buoy_sanitize buoy_libs buoy_tool_libs ${CMAKE_DL_LIBS})
 endfunction()

@@ -1,4 +1,4 @@
-// gate_signals [TIMES]: signals while pages leave. Masks that block everything, handlers on every kind
+// gate_signals [TIMES [PART...]]: signals while pages leave. Masks that block everything, handlers on every kind
 // of stack, handlers that leave a blocked call for good, and handlers that are the program's own for
 // what the memory manager lives by.
 #include <fcntl.h>
@@ -14,6 +14,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csetjmp>
 #include <string>
 #include <vector>
@@ -610,13 +611,13 @@ void handlers_without_alternate_stack() {
 
 int main(int argc, char** argv) {
   const std::size_t times = argument(argc, argv, 1, 10000);
-  const char* const only = argc > 2 ? argv[2] : "";
+  const std::vector<std::string> only(argv + std::min(argc, 2), argv + argc);
   arena = map(kArena);
   operands = map(kArena);
   for (std::size_t i = 0; i < kArena / kPage; ++i) stamp(arena + i * kPage, i, 0);
   CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, sockets) == 0);
   const auto part = [&](const char* name, auto body) {
-    if (*only == '\0' || std::strcmp(only, name) == 0) body();
+    if (only.empty() || std::find(only.begin(), only.end(), name) != only.end()) body();
   };
   part("masks", all_signals_blocked);
   part("spawn", spawned_with_masks);
