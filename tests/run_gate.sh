@@ -31,10 +31,13 @@ by_gate gate_adversary
 same_as_native 16M "$signal --compressor zstd" "$PROGRAMS/gate_adversary" 20000 2
 same_as_native 64M "$thread" "$PROGRAMS/gate_adversary" 20000 3 plain
 
-for part in masks spawn waits nested restart faults stacks contexts alternate none switch switch-onstack; do
+for part in masks spawn waits nested restart faults stacks contexts alternate none bursts told unwound switch \
+  switch-onstack; do
   both 32M "$PROGRAMS/gate_signals" 500 "$part"
 done
 both 32M "$PROGRAMS/gate_signals" 10000 jumps
+# One after the other in one process: what one part leaves behind, the next finds.
+both 64M "$PROGRAMS/gate_signals" 200
 
 for part in cancel processes wait append openmp filter large; do
   both 48M "$PROGRAMS/gate_threads" "$part" 160

@@ -15,6 +15,7 @@
 #include "gate/image.h"
 #include "gate/pinners.h"
 #include "gate/plan.h"
+#include "gate/signal_entry.h"
 #include "gate/signals.h"
 #include "gate/sites.h"
 #include "gate/slow.h"
@@ -196,7 +197,9 @@ Status install(Vm& vm, Router router, OutOfReach allowed) {
     return installation.status;
   }
   if (others.have_calls) for_each_image(own_image(), &patch_other, nullptr);
-  thread::prepare();
+  thread::prepare(*memory_if_set());
+  set_handler_mover();
+  signals::adopt_handlers();
   if (pinners::are_inherited()) vm.expect_pins();
   installed.store(true, std::memory_order_release);
   return {};

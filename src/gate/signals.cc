@@ -4,11 +4,14 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <new>
 
+#include "base/lock.h"
+#include "base/signals.h"
 #include "base/sys.h"
 #include "gate/call.h"
 #include "gate/parts.h"
-#include "mmu/signal_delivery.h"
+#include "gate/signal_frame.h"
 
 namespace buoy::gate::signals {
 
@@ -16,18 +19,70 @@ namespace {
 
 constexpr std::uint64_t kBusBit = std::uint64_t{1} << (SIGBUS - 1);
 constexpr long kMaskBytes = sizeof(std::uint64_t);
-constexpr auto kOnStack = static_cast<unsigned long>(SA_ONSTACK);
 
 // Does the program believe that SIGBUS is blocked in this thread?
 thread_local constinit bool believes_blocked = false;
 constinit std::atomic<int> process_id{0};
-// A bit for each signal in whose handler's mask the program has put SIGBUS.
-constinit std::atomic<std::uint64_t> in_handlers_mask{0};
-// Does the program have an alternate stack, in any thread? As long as it does not, SA_ONSTACK means
-// nothing: but to the kernel every thread has one, ours, where its handlers have no business. So the
-// flag is left out, and kept here: a bit for each signal.
-constinit std::atomic<bool> has_stacks{false};
-constinit std::atomic<std::uint64_t> wants_stack{0};
+
+// One action, written under the lock, read by whoever is about to enter its handler.
+class ActionSlot {
+ public:
+  [[nodiscard]] mmu::KernelSigaction load() const {
+    for (;;) {
+      const std::uint32_t before = version_.load(std::memory_order_acquire);
+      std::uint64_t words[kWords];
+      for (std::size_t i = 0; i < kWords; ++i) words[i] = words_[i].load(std::memory_order_acquire);
+      if (before % 2 != 0 || version_.load(std::memory_order_relaxed) != before) continue;
+      mmu::KernelSigaction action;
+      std::memcpy(&action, words, sizeof action);
+      return action;
+    }
+  }
+  void store(const mmu::KernelSigaction& action) {
+    std::uint64_t words[kWords];
+    std::memcpy(words, &action, sizeof action);
+    version_.fetch_add(1, std::memory_order_acq_rel);
+    for (std::size_t i = 0; i < kWords; ++i) words_[i].store(words[i], std::memory_order_release);
+    version_.fetch_add(1, std::memory_order_release);
+  }
+  // A writer that a fork child does not have may have been in the middle.
+  void forget_writer() {
+    if (version_.load(std::memory_order_relaxed) % 2 != 0) version_.fetch_add(1);
+  }
+
+ private:
+  static constexpr std::size_t kWords = sizeof(mmu::KernelSigaction) / sizeof(std::uint64_t);
+  std::atomic<std::uint32_t> version_{0};
+  std::atomic<std::uint64_t> words_[kWords] = {};
+};
+
+// What the program has set for a signal. A handler of it is entered by buoy_signal_enter: that is what
+// the kernel has for it.
+struct Program {
+  ActionSlot latest;
+  ActionSlot handler;  // the latest that was a function: a delivery may be on its way to it
+  std::atomic<bool> is_set{false};
+};
+constexpr int kSignals = 64;
+constinit Program programs[kSignals + 1];
+constinit SpinMutex actions_lock;
+
+// Nothing of this thread may want an action while it writes one.
+class ActionsGuard {
+ public:
+  ActionsGuard() { actions_lock.lock(LockRank::kSlab); }
+  ~ActionsGuard() { actions_lock.unlock(LockRank::kSlab); }
+  ActionsGuard(const ActionsGuard&) = delete;
+  ActionsGuard& operator=(const ActionsGuard&) = delete;
+
+ private:
+  SignalBlock block_;
+};
+
+bool is_function(const mmu::KernelSigaction& action) {
+  return action.handler != reinterpret_cast<void*>(SIG_DFL) &&
+         action.handler != reinterpret_cast<void*>(SIG_IGN);
+}
 
 struct MaskArgument {
   int index = -1;  // -1: none
@@ -84,11 +139,47 @@ long set_thread_mask(Memory& memory, const long* a) {
   return store(memory, a[2], &old, sizeof old);
 }
 
-void set_bit(std::atomic<std::uint64_t>& bits, std::uint64_t bit, bool is_set) {
-  if (is_set)
-    bits.fetch_or(bit, std::memory_order_relaxed);
-  else
-    bits.fetch_and(~bit, std::memory_order_relaxed);
+bool is_entry(const mmu::KernelSigaction& action) {
+  return action.handler == reinterpret_cast<void*>(&buoy_signal_enter);
+}
+
+// What the kernel gets in place of the program's action.
+mmu::KernelSigaction kernels(const mmu::KernelSigaction& programs_own) {
+  mmu::KernelSigaction action = programs_own;
+  action.mask &= ~kBusBit;
+  if (!is_function(action)) return action;
+  action.handler = reinterpret_cast<void*>(&buoy_signal_enter);
+  action.flags |= static_cast<unsigned long>(SA_ONSTACK | SA_SIGINFO);
+  return action;
+}
+
+// And the way back: what the program had set, by what the kernel has.
+mmu::KernelSigaction programs_of(const mmu::KernelSigaction& kernels_own, const Program& program) {
+  if (!program.is_set.load(std::memory_order_acquire)) return kernels_own;
+  mmu::KernelSigaction action = program.latest.load();
+  if (is_entry(kernels_own)) return action;
+  if (is_function(kernels_own)) return kernels_own;
+  // SA_RESETHAND, or a change that went another way.
+  action.handler = kernels_own.handler;
+  return action;
+}
+
+long set_kernel_action(int signal, const mmu::KernelSigaction* action, mmu::KernelSigaction* old) {
+  return sys::call(SYS_rt_sigaction, signal, sys::ptr(action), sys::ptr(old), kMaskBytes);
+}
+
+long exchange_action(int signal, const mmu::KernelSigaction* fresh, mmu::KernelSigaction* old) {
+  Program& program = programs[signal];
+  const ActionsGuard guard;
+  mmu::KernelSigaction before;
+  if (const long r = set_kernel_action(signal, nullptr, &before); r != 0) return r;
+  *old = programs_of(before, program);
+  if (fresh == nullptr) return 0;
+  if (is_function(*fresh)) program.handler.store(*fresh);
+  program.latest.store(*fresh);
+  program.is_set.store(true, std::memory_order_release);
+  const mmu::KernelSigaction action = kernels(*fresh);
+  return set_kernel_action(signal, &action, nullptr);
 }
 
 long set_action(Memory& memory, const long* a) {
@@ -98,53 +189,45 @@ long set_action(Memory& memory, const long* a) {
   KernelSigaction old;
   if (a[1] != 0 && !read_program(memory, &fresh, at(a[1], sizeof fresh))) return -EFAULT;
   const auto signal = static_cast<int>(a[0]);
-  if (signal < 1 || signal > 64) return -EINVAL;
-  const std::uint64_t bit = std::uint64_t{1} << (signal - 1);
-  const bool has_bus = (fresh.mask & kBusBit) != 0;
-  const bool had_bus = (in_handlers_mask.load(std::memory_order_relaxed) & bit) != 0;
+  if (signal < 1 || signal > kSignals) return -EINVAL;
+  if (a[1] != 0 && (signal == SIGKILL || signal == SIGSTOP)) return -EINVAL;
   const KernelSigaction* const action = a[1] != 0 ? &fresh : nullptr;
-  KernelSigaction* const before = a[2] != 0 ? &old : nullptr;
-  fresh.mask &= ~kBusBit;
   long r = 0;
-  const bool is_own = is_own_process();
-  const bool is_fault_signal = signal == SIGBUS || signal == SIGSEGV;
-  if (is_fault_signal && !is_own)
-    return signal == SIGBUS ? 0 : sys::call(SYS_rt_sigaction, a[0], a[1], a[2], a[3]);
-  const bool had_stack = (wants_stack.load(std::memory_order_relaxed) & bit) != 0;
-  const bool has_stack = signal != SIGBUS && (fresh.flags & kOnStack) != 0 && !has_stacks.load();
-  if (has_stack) fresh.flags &= ~kOnStack;
-  if (signal == SIGBUS)
-    r = mmu::signal_delivery::set_program_action(action, before);
-  else if (signal == SIGSEGV)
-    r = mmu::signal_delivery::set_program_segv_action(action, before);
-  else
-    r = sys::call(SYS_rt_sigaction, signal, sys::ptr(action), sys::ptr(before), kMaskBytes);
-  if (r != 0) return r;
-  if (action != nullptr && is_own) {
-    set_bit(in_handlers_mask, bit, has_bus);
-    set_bit(wants_stack, bit, has_stack);
+  if (!is_own_process()) {
+    if (signal == SIGBUS) return 0;
+    fresh.mask &= ~kBusBit;
+    r = set_kernel_action(signal, action, &old);
+    old = programs_of(old, programs[signal]);
+  } else if (signal == SIGBUS) {
+    r = mmu::signal_delivery::set_program_action(action, &old);
+  } else {
+    r = exchange_action(signal, action, &old);
   }
-  if (before == nullptr) return 0;
-  if (had_bus) old.mask |= kBusBit;
-  if (had_stack) old.flags |= kOnStack;
+  if (r != 0 || a[2] == 0) return r;
   return store(memory, a[2], &old, sizeof old);
 }
 
 }  // namespace
 
-void note_process() { process_id.store(static_cast<int>(sys::call(SYS_getpid))); }
-
-void note_alternate_stack() {
-  if (has_stacks.exchange(true)) return;
-  const std::uint64_t wanted = wants_stack.exchange(0);
-  for (int signal = 1; signal <= 64; ++signal) {
-    if ((wanted >> static_cast<unsigned>(signal - 1) & 1U) == 0) continue;
-    mmu::KernelSigaction action;
-    sys::call(SYS_rt_sigaction, signal, 0, sys::ptr(&action), kMaskBytes);
-    action.flags |= kOnStack;
-    sys::call(SYS_rt_sigaction, signal, sys::ptr(&action), 0, kMaskBytes);
+void note_process() {
+  process_id.store(static_cast<int>(sys::call(SYS_getpid)));
+  new (&actions_lock) SpinMutex();
+  for (Program& program : programs) {
+    program.latest.forget_writer();
+    program.handler.forget_writer();
   }
 }
+
+void adopt_handlers() {
+  for (int signal = 1; signal <= kSignals; ++signal) {
+    mmu::KernelSigaction present;
+    mmu::KernelSigaction old;
+    if (signal == SIGBUS || set_kernel_action(signal, nullptr, &present) != 0) continue;
+    if (is_function(present)) (void)exchange_action(signal, &present, &old);
+  }
+}
+
+mmu::KernelSigaction handler_of(int signal) { return programs[signal].handler.load(); }
 
 bool has_mask(long number) {
   return number == SYS_rt_sigprocmask || number == SYS_rt_sigaction ||

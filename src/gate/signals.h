@@ -4,19 +4,24 @@
 // die at its next fault. So it is left out of every mask that reaches the kernel, and what the
 // program believes is kept beside: the mask that it reads back says SIGBUS is blocked if it blocked
 // it. What differs: a SIGBUS that somebody sends meanwhile arrives at once.
+//
+// The program's handlers are entered by us (signal_frame.h says why); it reads back what it has set.
 #pragma once
 
 #include <cstdint>
 
 #include "gate/memory.h"
+#include "mmu/signal_delivery.h"
 
 namespace buoy::gate::signals {
 
 // This process is the one whose signal actions are kept: at the start, and in each fork child.
 void note_process();
 
-// The program is about to have an alternate stack: its handlers that want one get it from now on.
-void note_alternate_stack();
+// Handlers that were set before there was a gate become entered as those that are set later.
+void adopt_handlers();
+// The action of the latest handler that the program has set for a signal.
+[[nodiscard]] mmu::KernelSigaction handler_of(int signal);
 
 // Is the call one whose mask must not reach the kernel as it is?
 [[nodiscard]] bool has_mask(long number);

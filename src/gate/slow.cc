@@ -24,13 +24,13 @@ void set_router(Router router) { the_router = router; }
 std::uintptr_t in_front_slowly(Frame* f) {
   Memory& memory = *memory_if_set();
   memory.count(Event::gate_enter);
-  thread::prepare();
-  thread::hold_stack(memory, reinterpret_cast<std::uintptr_t>(f));
+  thread::prepare(memory);
+  const auto sp = reinterpret_cast<std::uintptr_t>(f);
+  thread::hold_stack(memory, sp);
   const long number = f->result;
   const long* const a = f->arguments;
-  if (number == SYS_rt_sigprocmask) thread::note_context_switch(memory, f->info->call, a);
   if (signals::has_mask(number)) return go_on(f, signals::call_with_mask(memory, number, a));
-  if (number == SYS_sigaltstack) return go_on(f, thread::set_alternate_stack(memory, a));
+  if (number == SYS_sigaltstack) return go_on(f, thread::set_alternate_stack(memory, a, sp));
   if (number == SYS_exit) thread::before_exit(memory);
   if (number == SYS_clone || number == SYS_clone3) thread::hold_for_new_thread(memory, number, a);
   if (pinners::is_one(memory, number, a)) memory.expect_pins();

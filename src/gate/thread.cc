@@ -4,7 +4,6 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include <algorithm>
 #include <atomic>
@@ -16,21 +15,23 @@
 #include "gate/call.h"
 #include "gate/parts.h"
 #include "gate/scratch.h"
-#include "gate/signals.h"
-#include "mmu/signal_delivery.h"
 
 namespace buoy::gate::thread {
 
 namespace {
 
-constexpr std::size_t kStackBytes = std::size_t{64} << 10;
+// Room for the frames of all signals that may arrive at once, and a fault on top.
+constexpr std::size_t kStackBytes = std::size_t{256} << 10;
+
+constexpr int kDisarms = static_cast<int>(1U << 31);  // SS_AUTODISARM
+constexpr std::size_t kSmallest = 2048;               // the kernel's MINSIGSTKSZ
 
 struct OwnStack {
   std::byte* base = nullptr;
   bool is_prepared = false;
   int tid = 0;
-  Bytes programs;  // the alternate stack that the program has set, held in place
-  Bytes running;   // of a stack in managed memory, the part in use, held in place
+  stack_t programs{nullptr, SS_DISABLE, 0};  // the alternate stack that the program has set
+  Bytes running;  // of a stack in managed memory, the part in use, held in place
 };
 thread_local constinit OwnStack own;
 // Has a thread been made that uses its maker's storage?
@@ -38,32 +39,101 @@ constinit std::atomic<bool> is_storage_shared{false};
 
 Bytes at(std::uintptr_t address, std::size_t length) { return {address, length}; }
 
-bool is_ours(const stack_t& s) { return own.base != nullptr && s.ss_sp == own.base; }
-
 long kernel_stack(const stack_t* fresh, stack_t* old) {
   return sys::call(SYS_sigaltstack, sys::ptr(fresh), sys::ptr(old));
 }
 
-void use_own_stack() {
-  stack_t fresh{};
-  fresh.ss_sp = own.base;
-  fresh.ss_size = kStackBytes;
-  kernel_stack(&fresh, nullptr);
+// Tops of stacks that are held until the threads that begin there have a stack of ours. One for which
+// there is no place is held for good.
+constexpr std::size_t kBeginnings = 64;
+struct Beginning {
+  std::atomic<std::uintptr_t> top{0};
+  std::atomic<std::size_t> length{0};
+};
+constinit Beginning beginnings[kBeginnings];
+
+void note_beginning(Bytes stack) {
+  for (Beginning& b : beginnings) {
+    std::uintptr_t none = 0;
+    if (!b.top.compare_exchange_strong(none, 1)) continue;
+    b.length.store(stack.length);
+    b.top.store(stack.address + stack.length);
+    return;
+  }
+}
+
+void let_go_of_beginning(Memory& memory, std::uintptr_t sp) {
+  for (Beginning& b : beginnings) {
+    std::uintptr_t top = b.top.load(std::memory_order_acquire);
+    const std::size_t length = b.length.load();
+    if (top <= sp || top - sp > length || !b.top.compare_exchange_strong(top, 1)) continue;
+    memory.unpin(at(top - length, length), PinFor::kWriting);
+    b.top.store(0);
+    return;
+  }
 }
 
 }  // namespace
 
-void prepare() {
+void prepare(Memory& memory) {
   if (own.is_prepared) return;
   own.is_prepared = true;
   own.tid = sys::gettid();
   const long got = sys::call(SYS_mmap, 0, kStackBytes, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (got < 0) return;
-  own.base = reinterpret_cast<std::byte*>(got);  // NOLINT(performance-no-int-to-ptr)
-  mmu::signal_delivery::set_fault_stack({own.base, kStackBytes});
+  auto* const base = reinterpret_cast<std::byte*>(got);  // NOLINT(performance-no-int-to-ptr)
+  const stack_t fresh{base, 0, kStackBytes};
   stack_t present{};
-  if (kernel_stack(nullptr, &present) == 0 && (present.ss_flags & SS_DISABLE) != 0) use_own_stack();
+  if (kernel_stack(&fresh, &present) != 0) {  // in a handler on a stack that the program has set
+    sys::call(SYS_munmap, got, kStackBytes);
+    return;
+  }
+  own.base = base;
+  own.programs = present;
+  let_go_of_beginning(memory, reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)));
+}
+
+std::span<std::byte> own_stack() { return {own.base, own.base == nullptr ? 0 : kStackBytes}; }
+
+bool is_on_own_stack(std::uintptr_t sp) {
+  const auto base = reinterpret_cast<std::uintptr_t>(own.base);
+  return base != 0 && sp > base && sp - base <= kStackBytes;
+}
+
+stack_t alternate_stack() { return own.programs; }
+
+void note_handler_entered() {
+  if ((own.programs.ss_flags & kDisarms) != 0) own.programs = {nullptr, SS_DISABLE, 0};
+}
+
+namespace {
+
+bool is_on_alternate_stack(std::uintptr_t sp) {
+  const auto base = reinterpret_cast<std::uintptr_t>(own.programs.ss_sp);
+  return (own.programs.ss_flags & (SS_DISABLE | kDisarms)) == 0 && sp > base &&
+         sp - base <= own.programs.ss_size;
+}
+
+// The kernel's sigaltstack(2): the same checks in the same order (kernel/signal.c).
+long check_alternate_stack(const stack_t& fresh, std::uintptr_t sp) {
+  const int mode = fresh.ss_flags & ~kDisarms;
+  if (is_on_alternate_stack(sp)) return -EPERM;
+  if (mode != SS_DISABLE && mode != SS_ONSTACK && mode != 0) return -EINVAL;
+  if (mode != SS_DISABLE && fresh.ss_size < kSmallest) return -ENOMEM;
+  return 0;
+}
+
+void set_programs_stack(const stack_t& fresh) {
+  own.programs = fresh;
+  if ((fresh.ss_flags & SS_DISABLE) != 0) own.programs = {nullptr, fresh.ss_flags, 0};
+  own.programs.ss_flags &= ~SS_ONSTACK;
+}
+
+}  // namespace
+
+void restore_alternate_stack(const stack_t& before, std::uintptr_t sp) {
+  if (check_alternate_stack(before, sp) == 0) set_programs_stack(before);
 }
 
 bool has_own_storage() {
@@ -73,16 +143,6 @@ bool has_own_storage() {
 void after_fork_in_child() {
   if (own.is_prepared) own.tid = sys::gettid();
 }
-
-namespace {
-
-// The one of before is let go.
-void hold_programs_stack(Memory& memory, Bytes stack) {
-  if (own.programs.length != 0) memory.unpin(own.programs, PinFor::kWriting);
-  own.programs = stack;
-}
-
-}  // namespace
 
 void hold_stack(Memory& memory, std::uintptr_t here) {
   constexpr std::size_t kNeeded = std::size_t{16} << 10;
@@ -105,52 +165,40 @@ void hold_stack(Memory& memory, std::uintptr_t here) {
   if (memory.pin(near, PinFor::kWriting) == Had::kAll) own.running = near;
 }
 
-void note_context_switch(Memory& memory, std::uintptr_t call, const long* a) {
-  constexpr std::uintptr_t kFunctionBytes = 512;
-  constexpr std::size_t kRoom = std::size_t{16} << 10;
-  const auto is_in = [call](auto* function) {
-    return call - reinterpret_cast<std::uintptr_t>(function) < kFunctionBytes;
-  };
-  if (!is_in(&::swapcontext) && !is_in(&::setcontext)) return;
-  const auto mask = static_cast<std::uintptr_t>(a[1]);
-  const std::uintptr_t context = mask - offsetof(ucontext_t, uc_sigmask);
-  std::uint64_t stack = 0;
-  const auto place = offsetof(ucontext_t, uc_mcontext.gregs) + REG_RSP * sizeof(greg_t);
-  if (!read_program(memory, &stack, at(context + place, sizeof stack))) return;
-  for (std::size_t below = 0; below <= kRoom && memory.is_managed_at(stack - below);
-       below += kPageSize)
-    (void)memory.bring_in(at(stack - below, 1), PinFor::kWriting);
+namespace {
+
+// A thread without storage of its own has in the kernel what it has set. It stays in place.
+long set_kernels_stack(Memory& memory, const stack_t* fresh, stack_t* present) {
+  const bool is_set = fresh != nullptr && (fresh->ss_flags & SS_DISABLE) == 0;
+  const Bytes stack =
+      is_set ? at(reinterpret_cast<std::uintptr_t>(fresh->ss_sp), fresh->ss_size) : Bytes();
+  const bool is_held = is_set && memory.is_managed(stack);
+  if (is_held && memory.pin(stack, PinFor::kWriting) == Had::kFull) return -ENOMEM;
+  const long rc = kernel_stack(fresh, present);
+  if (rc != 0 && is_held) memory.unpin(stack, PinFor::kWriting);
+  return rc;
 }
 
-long set_alternate_stack(Memory& memory, const long* a) {
+}  // namespace
+
+long set_alternate_stack(Memory& memory, const long* a, std::uintptr_t sp) {
   stack_t fresh{};
   stack_t present{};
   const auto wanted = static_cast<std::uintptr_t>(a[0]);
   const auto told = static_cast<std::uintptr_t>(a[1]);
   if (wanted != 0 && !read_program(memory, &fresh, at(wanted, sizeof fresh))) return -EFAULT;
-  if (const long rc = kernel_stack(nullptr, &present); rc != 0) return rc;
-  if (wanted != 0) {
-    const bool ends = (fresh.ss_flags & SS_DISABLE) != 0;
-    // A signal frame is written there by the kernel.
-    const Bytes stack = at(reinterpret_cast<std::uintptr_t>(fresh.ss_sp), fresh.ss_size);
-    const bool is_held = !ends && memory.is_managed(stack);
-    if (is_held && memory.pin(stack, PinFor::kWriting) == Had::kFull) return -ENOMEM;
-    if (!ends) signals::note_alternate_stack();
-    if (const long rc = kernel_stack(&fresh, nullptr); rc != 0) {
-      if (is_held) memory.unpin(stack, PinFor::kWriting);
-      return rc;
-    }
-    if (has_own_storage()) {
-      hold_programs_stack(memory, is_held ? stack : Bytes());
-      if (ends && own.base != nullptr) use_own_stack();
+  if (own.base == nullptr || !has_own_storage()) {
+    const long rc = set_kernels_stack(memory, wanted != 0 ? &fresh : nullptr, &present);
+    if (rc != 0) return rc;
+  } else {
+    present = own.programs;
+    if (is_on_alternate_stack(sp)) present.ss_flags |= SS_ONSTACK;
+    if (wanted != 0) {
+      if (const long rc = check_alternate_stack(fresh, sp); rc != 0) return rc;
+      set_programs_stack(fresh);
     }
   }
   if (told == 0) return 0;
-  if (is_ours(present)) {
-    const bool is_on_it = (present.ss_flags & SS_ONSTACK) != 0;
-    present = stack_t{};
-    present.ss_flags = is_on_it ? SS_ONSTACK : SS_DISABLE;
-  }
   return write_program(memory, at(told, sizeof present), &present) ? 0 : -EFAULT;
 }
 
@@ -202,11 +250,15 @@ void hold_for_new_thread(Memory& memory, long number, const long* a) {
   constexpr std::uint64_t kChilds = CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID;
   if ((t.flags & kChilds) != 0) hold_word(memory, t.childs_word);
   if ((t.flags & (CLONE_PARENT_SETTID | CLONE_PIDFD)) != 0) hold_word(memory, t.parents_word);
-  if ((t.flags & (CLONE_SETTLS | CLONE_VFORK)) == 0) is_storage_shared.store(true);
-  constexpr std::size_t kMostHeld = std::size_t{8} << 20;
+  if ((t.flags & CLONE_VFORK) != 0) return;
+  const bool has_storage = (t.flags & CLONE_SETTLS) != 0;
+  if (!has_storage) is_storage_shared.store(true);
   if (t.stack.length == 0 || !memory.is_managed(t.stack)) return;
-  const std::size_t held = std::min(t.stack.length, kMostHeld);
-  (void)memory.pin(t.stack.after(t.stack.length - held), PinFor::kWriting);
+  // Without storage of its own it never has a stack of ours: all of its own has to stay.
+  const std::size_t most = std::size_t{has_storage ? 64U : 8192U} << 10;
+  const Bytes held = t.stack.after(t.stack.length - std::min(t.stack.length, most));
+  if (memory.pin(held, PinFor::kWriting) == Had::kFull) return;
+  if (has_storage) note_beginning(held);
 }
 
 namespace {
@@ -273,20 +325,14 @@ void before_exit(Memory& memory) {
   RobustList(memory).handle();
   if (!has_own_storage()) return;
   Scratch::forget_thread();
-  hold_programs_stack(memory, Bytes());
   if (own.running.length != 0) memory.unpin(own.running, PinFor::kWriting);
   own.running = Bytes();
   if (own.base == nullptr) return;
-  stack_t present{};
-  if (kernel_stack(nullptr, &present) != 0 || (present.ss_flags & SS_ONSTACK) != 0) return;
-  if (is_ours(present)) {
-    stack_t none{};
-    none.ss_flags = SS_DISABLE;
-    kernel_stack(&none, nullptr);
-  }
-  mmu::signal_delivery::set_fault_stack({});
+  stack_t none{};
+  none.ss_flags = SS_DISABLE;
+  if (kernel_stack(&none, nullptr) != 0) return;
   sys::call(SYS_munmap, sys::ptr(own.base), kStackBytes);
-  own = OwnStack{nullptr, true, own.tid, {}, {}};
+  own = OwnStack{nullptr, true, own.tid, {nullptr, SS_DISABLE, 0}, {}};
 }
 
 }  // namespace buoy::gate::thread

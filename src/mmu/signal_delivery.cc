@@ -141,33 +141,7 @@ Verdict ask_receivers(const Fault& fault) {
   return Verdict::kForeign;
 }
 
-// ---- On a stack of its own, where the thread has one.
-thread_local constinit std::span<std::byte> fault_stack;
-// Whose it is: a thread made by a bare clone sees its maker's.
-thread_local constinit int fault_stack_tid = 0;
-
 thread_local constinit std::uintptr_t touchers_stack = 0;
-
-struct Question {
-  const Fault* fault;
-  Verdict verdict;
-};
-
-long ask_on_this_stack(const void* raw) {
-  auto* const question = static_cast<Question*>(const_cast<void*>(raw));
-  question->verdict = ask_receivers(*question->fault);
-  return 0;
-}
-
-Verdict ask(const Fault& fault) {
-  const auto* const here = static_cast<const std::byte*>(__builtin_frame_address(0));
-  const std::span<std::byte> stack = fault_stack;
-  const bool is_there = here >= stack.data() && here < stack.data() + stack.size();
-  if (stack.empty() || is_there || fault_stack_tid != sys::gettid()) return ask_receivers(fault);
-  Question question{&fault, Verdict::kForeign};
-  sys::on_stack(&ask_on_this_stack, &question, stack.data() + stack.size());
-  return question.verdict;
-}
 
 bool is_unmapped(Vpn vpn) {
   const unsigned used = slots_used.load(std::memory_order_acquire);
@@ -187,8 +161,7 @@ using InfoHandler = void (*)(int, siginfo_t*, void*);
 constinit std::atomic<InfoHandler> segv_handler{nullptr};
 
 void on_sigsegv(int signal, siginfo_t* info, void* context) {
-  if (info->si_code == SEGV_ACCERR && is_unmapped(Vpn::containing(info->si_addr)))
-    info->si_code = SEGV_MAPERR;
+  correct_segv(info);
   segv_handler.load(std::memory_order_acquire)(signal, info, context);
 }
 
@@ -200,6 +173,8 @@ void take_default_action(const siginfo_t* info, bool is_fault) {
   if (is_fault) return;
   sys::call(SYS_rt_tgsigqueueinfo, sys::call(SYS_getpid), sys::gettid(), SIGBUS, sys::ptr(info));
 }
+
+constinit HandlerMover handler_mover;
 
 // Does what the kernel would have done with this signal without us.
 void hand_on(siginfo_t* info, ucontext_t* context, bool is_fault) {
@@ -231,10 +206,19 @@ void hand_on(siginfo_t* info, ucontext_t* context, bool is_fault) {
     return;
   }
   mask = (mask | action.mask) & ~kSigbusBit;
+  void* const moved =
+      handler_mover.move == nullptr
+          ? nullptr
+          : handler_mover.move(context,
+                               (action.flags & static_cast<unsigned long>(SA_ONSTACK)) != 0);
   in_handler.canary = find_canary(mask);
   in_handler.frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   in_handler.depth = is_inside ? outer.depth + 1 : 1;
   if (in_handler.canary != 0) mask |= bit_of(in_handler.canary);
+  if (moved != nullptr) {
+    in_handler.frame = reinterpret_cast<std::uintptr_t>(moved);
+    handler_mover.start(moved, action, mask);
+  }
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&mask), 0, sizeof mask);
   using Handler = void (*)(int, siginfo_t*, void*);
   reinterpret_cast<Handler>(action.handler)(SIGBUS, info, context);
@@ -266,7 +250,7 @@ void on_sigbus(int, siginfo_t* info, void* raw_context) {
   Verdict verdict = Verdict::kForeign;
   if (is_fault || is_from_ourselves(*info)) {
     touchers_stack = static_cast<std::uintptr_t>(context->uc_mcontext.gregs[REG_RSP]);
-    verdict = ask(fault_of(*info, *context));
+    verdict = ask_receivers(fault_of(*info, *context));
     touchers_stack = 0;
   }
   errno = saved_errno;
@@ -295,9 +279,15 @@ void install_locked() {
 
 }  // namespace
 
-void set_fault_stack(std::span<std::byte> stack) {
-  fault_stack_tid = sys::gettid();
-  fault_stack = stack;
+void set_handler_mover(const HandlerMover& mover) { handler_mover = mover; }
+
+void note_handler_left(const void* frame) {
+  if (in_handler.frame == reinterpret_cast<std::uintptr_t>(frame)) in_handler = InHandler();
+}
+
+void correct_segv(siginfo_t* info) {
+  if (info->si_code == SEGV_ACCERR && is_unmapped(Vpn::containing(info->si_addr)))
+    info->si_code = SEGV_MAPERR;
 }
 
 std::uintptr_t stack_of_toucher() { return touchers_stack; }
@@ -337,7 +327,6 @@ void detach(SignalReceiver* receiver) {
 }
 
 void forget_other_threads() {
-  fault_stack_tid = sys::gettid();
   new (&install_lock) SpinMutex();
   for (Slot& slot : slots) slot.inside.store(0, std::memory_order_relaxed);
 }

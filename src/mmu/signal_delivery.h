@@ -2,8 +2,8 @@
 //
 // A SIGBUS that an Mmu claims is its fault, resolved in the faulting thread. Any other goes where
 // it would have gone without us: to the program's own action, which is what was installed before
-// us or what set_program_action() was told since. What cannot be imitated: a program's handler
-// without SA_ONSTACK runs on the alternate stack if the thread has one, because ours does; and
+// us or what set_program_action() was told since. What cannot be imitated: without a HandlerMover a
+// program's handler without SA_ONSTACK runs on the alternate stack if the thread has one, as ours; and
 // SIGBUS stays deliverable while it runs, because it may touch managed memory. But if it touches
 // what only it could bring back (a page that is a bus error again), the program ends with a line
 // that says so, as the kernel would end it, unless the handler was installed with SA_NODEFER.
@@ -14,7 +14,6 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include "base/result.h"
 #include "mmu/mmu.h"
@@ -53,9 +52,19 @@ void detach(SignalReceiver* receiver);
 // SIGBUS as if the hardware had sent it. Its receiver is asked, and must say kBusError.
 void send_bus_error(int tid, std::uintptr_t address);
 
-// Faults of the calling thread are resolved on this stack, where they do not arrive on it: on the
-// program's own there may be little room. Empty: no longer.
-void set_fault_stack(std::span<std::byte> stack);
+// Somebody who can run the program's SIGBUS handler where the program expects it: not on the stack on
+// which we got the fault. `context` is the kernel's.
+struct HandlerMover {
+  // Moves the signal's frame; null: it has to stay.
+  void* (*move)(void* context, bool is_on_alternate_stack) = nullptr;
+  // Goes to the handler by what move() gave.
+  void (*start)(void* frame, const KernelSigaction& action, std::uint64_t mask) = nullptr;
+};
+void set_handler_mover(const HandlerMover& mover);
+// A handler that start() has started returns, by the frame that move() gave.
+void note_handler_left(const void* frame);
+// What the kernel says of a SIGSEGV, as it would be without our reservations.
+void correct_segv(siginfo_t* info);
 
 // In a fork child, which has one thread: what others were doing here is not going on any more.
 void forget_other_threads();

@@ -1,6 +1,7 @@
 // gate_signals [TIMES [PART...]]: signals while pages leave. Masks that block everything, handlers on every kind
 // of stack, handlers that leave a blocked call for good, and handlers that are the program's own for
 // what the memory manager lives by.
+#include <execinfo.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
@@ -607,6 +608,138 @@ void handlers_without_alternate_stack() {
   EXPECT(handled == before + 20);
 }
 
+// Many signals that have to be delivered at once: each handler runs before the wait is over, on top of
+// one another, with the masks that the kernel gives.
+std::uint64_t mask_now() {
+  std::uint64_t mask = 0;
+  syscall(SYS_rt_sigprocmask, SIG_BLOCK, nullptr, &mask, sizeof mask);
+  return mask;
+}
+std::uint64_t masks_of_handlers[65];
+const volatile char* of_interrupted = nullptr;  // on the stack that handlers must share, if any
+void note_mask(int signal) {
+  masks_of_handlers[signal] = mask_now();
+  volatile char room[3000];
+  if (of_interrupted != nullptr)
+    EXPECT(of_interrupted - room < static_cast<long>(kMiB) && of_interrupted > room);
+  room[2999] = static_cast<char>(signal);
+  handled.fetch_add(room[2999] == static_cast<char>(signal) ? 1 : 1000);
+}
+
+void bursts() {
+  constexpr int kFirst = 40;
+  constexpr int kLast = 60;
+  const std::uint64_t before = mask_now();
+  for (int round = 0; round < 40; ++round) {
+    std::vector<char> own(std::size_t{256} << 10);
+    const stack_t stack{own.data(), 0, own.size()};
+    const stack_t none{nullptr, SS_DISABLE, 0};
+    CHECK(sigaltstack(round % 2 == 0 ? &stack : &none, nullptr) == 0);
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    for (int signal = kFirst; signal <= kLast; ++signal) {
+      handle(signal, note_mask,
+             (signal % 2 == 0 ? SA_ONSTACK : 0) | (signal % 3 == 0 ? SA_NODEFER : 0));
+      sigaddset(&blocked, signal);
+    }
+    CHECK(sigprocmask(SIG_BLOCK, &blocked, nullptr) == 0);
+    const int handled_before = handled;
+    for (int signal = kFirst; signal <= kLast; ++signal) CHECK(raise(signal) == 0);
+    page_out(own.data(), own.size());
+    sigset_t empty;
+    sigemptyset(&empty);
+    const volatile char here = 0;
+    of_interrupted = round % 2 == 0 ? nullptr : &here;
+    EXPECT(sigsuspend(&empty) == -1 && errno == EINTR);
+    EXPECT(handled == handled_before + kLast - kFirst + 1);
+    // The kernel pushes all the frames, and the last to be pushed runs first: what runs later has
+    // the masks of those that it was pushed over.
+    for (int signal = kFirst; signal <= kLast; ++signal) {
+      std::uint64_t expected = 0;
+      for (int under = kFirst; under <= signal; ++under)
+        if (under % 3 != 0) expected |= std::uint64_t{1} << (under - 1);
+      EXPECT(masks_of_handlers[signal] == expected);
+    }
+    CHECK(sigaltstack(&none, nullptr) == 0);
+    CHECK(sigprocmask(SIG_UNBLOCK, &blocked, nullptr) == 0);
+    EXPECT(mask_now() == before);
+  }
+  for (int signal = kFirst; signal <= kLast; ++signal) handle(signal, SIG_DFL);
+}
+
+// What a handler sees of its stack, and what is left of it and of its action afterwards.
+stack_t stack_inside;
+stack_t stack_of_context;
+int rc_inside = 0;
+void look_at_stack(int, siginfo_t*, void* context) {
+  stack_of_context = static_cast<ucontext_t*>(context)->uc_stack;
+  EXPECT(sigaltstack(nullptr, &stack_inside) == 0);
+  const stack_t none{nullptr, SS_DISABLE, 0};
+  rc_inside = sigaltstack(&none, nullptr) == 0 ? 0 : errno;
+}
+
+void alternate_stacks_as_told() {
+  constexpr int kDisarm = static_cast<int>(1U << 31);
+  std::vector<char> own(std::size_t{64} << 10);
+  stack_t told{};
+  for (int i = 0; i < 20; ++i) {
+    struct sigaction action {};
+    action.sa_sigaction = look_at_stack;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
+    sigaddset(&action.sa_mask, SIGUSR2);
+    const int disarm = i % 2 == 0 ? 0 : kDisarm;
+    const stack_t stack{own.data(), disarm, own.size()};
+    CHECK(sigaltstack(&stack, nullptr) == 0);
+    EXPECT(sigaltstack(nullptr, &told) == 0 && told.ss_flags == disarm && told.ss_sp == own.data());
+    CHECK(sigaction(SIGUSR1, &action, nullptr) == 0);
+    page_out(own.data(), own.size());
+    EXPECT(raise(SIGUSR1) == 0);
+    EXPECT(stack_of_context.ss_sp == own.data() && stack_of_context.ss_size == own.size());
+    EXPECT(stack_of_context.ss_flags == disarm);
+    EXPECT(stack_inside.ss_flags == (disarm == 0 ? SS_ONSTACK : SS_DISABLE));
+    EXPECT(rc_inside == (disarm == 0 ? EPERM : 0));
+    EXPECT(sigaltstack(nullptr, &told) == 0 && told.ss_flags == disarm && told.ss_sp == own.data());
+    struct sigaction now {};
+    EXPECT(sigaction(SIGUSR1, nullptr, &now) == 0);
+    EXPECT(now.sa_handler == SIG_DFL && sigismember(&now.sa_mask, SIGUSR2) == 1);
+    constexpr auto kFlags = static_cast<int>(SA_SIGINFO | SA_ONSTACK | SA_RESETHAND);
+    EXPECT((now.sa_flags & kFlags) == action.sa_flags);
+  }
+  const stack_t small{own.data(), 0, 1000};
+  EXPECT(sigaltstack(&small, nullptr) == -1 && errno == ENOMEM);
+  const stack_t wrong{own.data(), 64, own.size()};
+  EXPECT(sigaltstack(&wrong, nullptr) == -1 && errno == EINVAL);
+  const stack_t none{nullptr, SS_DISABLE, 0};
+  CHECK(sigaltstack(&none, nullptr) == 0);
+}
+
+// From a handler back to what it interrupted, by the unwind tables.
+void* called_from = nullptr;
+bool was_found = false;
+void look_back(int) {
+  void* frames[64];
+  const int n = backtrace(frames, 64);
+  was_found = std::find(frames, frames + n, called_from) != frames + n;
+}
+__attribute__((noinline)) void raise_inside() {
+  called_from = __builtin_extract_return_addr(__builtin_return_address(0));
+  EXPECT(raise(SIGUSR1) == 0);
+}
+
+void unwound_from_handlers() {
+  std::vector<char> own(std::size_t{64} << 10);
+  for (int i = 0; i < 20; ++i) {
+    const stack_t stack{own.data(), i % 2 == 0 ? 0 : SS_DISABLE, own.size()};
+    CHECK(sigaltstack(&stack, nullptr) == 0);
+    handle(SIGUSR1, look_back, i % 4 < 2 ? SA_ONSTACK : 0);
+    was_found = false;
+    raise_inside();
+    EXPECT(was_found);
+  }
+  const stack_t none{nullptr, SS_DISABLE, 0};
+  CHECK(sigaltstack(&none, nullptr) == 0);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -629,6 +762,9 @@ int main(int argc, char** argv) {
   part("contexts", signals_on_contexts);
   part("alternate", alternate_stacks_come_and_go);
   part("none", handlers_without_alternate_stack);
+  part("bursts", bursts);
+  part("told", alternate_stacks_as_told);
+  part("unwound", unwound_from_handlers);
   CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, inner) == 0);
   part("switch", [&] { switches_out_of_handlers(std::min<std::size_t>(times, 500), 0); });
   part("switch-onstack",
