@@ -47,6 +47,11 @@ for part in robust inherit bare; do
   by_gate "gate_threads $part"
 done
 
+# Code that is made at run time, and a fork of its own, which only the gate sees.
+same_as_native 32M "$signal" "$PROGRAMS/gate_code"
+dispatched=$(stat_of "$WORK/stats" gate_dispatched)
+[[ ${dispatched:-0} -gt 1000 ]] || fail "gate_code: $dispatched system calls dispatched"
+
 # Somebody with no rights, where the system gives none away: by signal, without being asked.
 if [[ $(id -u) != 0 ]]; then
   skip "not root, so nobody else can be tried"

@@ -73,6 +73,7 @@ namespace buoy {
   X(gate_retry, "of these: made again, after a page was brought in")                        \
   X(gate_continue, "times a transfer that had stopped at a missing page went on")           \
   X(gate_unknown, "system calls that the gate's table does not have")                       \
+  X(gate_dispatched, "system calls of code that is not patched, by a signal")               \
   X(gate_sites, "system call instructions that the gate has patched")                       \
   X(gate_sites_left, "byte pairs that may be one, left as they are")                        \
   X(cma_alloc_success, "contiguous allocations served")                                     \

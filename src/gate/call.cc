@@ -29,6 +29,8 @@ constexpr unsigned kUnpinnedTries = 3;
 constexpr unsigned kMostTries = 16;
 // What a pipe takes as one (PIPE_BUF), and what is appended to a log in one piece.
 constexpr std::size_t kAtomic = 4096;
+// What a pipe gives as one: all of it, or none where a page is missing.
+constexpr std::size_t kStreamPiece = 4096;
 
 alignas(Memory) constinit std::byte memory_place[sizeof(Memory)] = {};
 constinit Memory* the_memory = nullptr;
@@ -127,6 +129,8 @@ long Call::settle(long result) {
   if (result <= 0) return result;
   const Transfer t = transfer_of(number_);
   if (t.kind == Transfer::Kind::kNone) return result;
+  if (t.reads && kind_of_source() == DescriptorKind::kStream)
+    return t.kind == Transfer::Kind::kPlain && number_ == SYS_read ? go_on_stream(result) : result;
   if (t.reads && kind_of_source() != DescriptorKind::kFile) return result;
   return t.kind == Transfer::Kind::kPlain ? go_on(result) : go_on_vector(result);
 }
@@ -343,6 +347,38 @@ long Call::transfer_without_waiting(Bytes rest) const {
   const timespec now{};
   if (sys::call(SYS_ppoll, sys::ptr(&room), 1, sys::ptr(&now), 0, 0) != 1) return -EAGAIN;
   return sys::call(SYS_write, arguments_[0], at, std::min(length, kTaken));
+}
+
+// A stream that had more than pages were there for: the rest, as far as it has come.
+long Call::go_on_stream(long done) {
+  const Bytes buffer{static_cast<std::uintptr_t>(arguments_[Transfer::kBuffer]),
+                     static_cast<std::size_t>(arguments_[Transfer::kLength])};
+  std::size_t window = kFirstWindow;
+  for (unsigned tries = 0; tries < kMostTries; ++tries) {
+    const Bytes rest = buffer.after(static_cast<std::size_t>(done));
+    if (rest.length == 0 || memory_.is_ready(rest.first(kStreamPiece), PinFor::kWriting)) break;
+    const PinnedBytes pinned(memory_, tries < kUnpinnedTries ? Bytes() : rest.first(window),
+                             PinFor::kWriting);
+    if (memory_.bring_in(rest.first(window), PinFor::kWriting) > Had::kBroughtIn) break;
+    memory_.count(Event::gate_continue);
+    const long r = read_without_waiting(rest);
+    if (r <= 0 && r != -EFAULT) break;
+    if (r > 0) {
+      tries = 0;
+      done += r;
+    }
+    window = std::min(2 * window, kWidest);
+  }
+  return done;
+}
+
+long Call::read_without_waiting(Bytes rest) const {
+  constexpr long kNoWait = 8;  // RWF_NOWAIT
+  const long r = sys::call(SYS_recvfrom, arguments_[0], static_cast<long>(rest.address),
+                           static_cast<long>(rest.length), MSG_DONTWAIT, 0, 0);
+  if (r != -ENOTSOCK) return r;
+  const iovec one{rest.pointer(), rest.length};
+  return sys::call(SYS_preadv2, arguments_[0], sys::ptr(&one), 1, -1, -1, kNoWait);
 }
 
 // The vector of a transfer, of a message, or of process_vm_readv's other side.

@@ -50,9 +50,11 @@ class Call {
   // More of a transfer that stopped short at a missing page.
   long go_on(long done);
   long go_on_vector(long done);
+  long go_on_stream(long done);
   long transfer_more(Bytes rest, long before);
   [[nodiscard]] long transfer_one(Bytes rest, long before) const;
   [[nodiscard]] long transfer_without_waiting(Bytes rest) const;
+  [[nodiscard]] long read_without_waiting(Bytes rest) const;
   Bytes vector_at(unsigned argument);
 
   Memory& memory_;

@@ -64,6 +64,32 @@ asm(R"(
   BUOY_GATE_ENTRY buoy_gate_enter_front, buoy_gate_handlers
   BUOY_GATE_ENTRY buoy_gate_enter_behind, buoy_gate_handlers+8
 
+  # A call that was dispatched, on a stack of ours (dispatch.h) or past the red zone of its own. %r11:
+  # what is behind it; %rcx: a DispatchedCall. Its SiteInfo lies on the stack, and says to go on at the
+  # label below.
+  .balign 16
+  .globl buoy_gate_enter_dispatched
+  .hidden buoy_gate_enter_dispatched
+  .type buoy_gate_enter_dispatched, @function
+buoy_gate_enter_dispatched:
+  pushq %r11
+  pushq %rcx
+  pushq $0
+  pushq $-1
+  leaq -2(%r11), %rcx
+  leaq 1f(%rip), %r11
+  pushq %r11
+  pushq %rcx
+  movq %rsp, %r11
+  jmp buoy_gate_enter_front
+1:
+  movq 32(%rsp), %rcx
+  movq 40(%rsp), %r11
+  movq (%rcx), %rsp
+  movl $0, 8(%rcx)
+  jmpq *%r11
+  .size buoy_gate_enter_dispatched, . - buoy_gate_enter_dispatched
+
   # long buoy_gate_keep_vectors(body, frame)
   .balign 16
   .hidden buoy_gate_keep_vectors
@@ -129,6 +155,11 @@ namespace buoy::gate {
 namespace {
 
 static_assert(sizeof(Frame) == 72 && offsetof(Frame, result) == 48);
+static_assert(offsetof(SiteInfo, call) == 0 && offsetof(SiteInfo, resume) == 8 &&
+              offsetof(SiteInfo, number) == 16 && offsetof(SiteInfo, is_in_place) == 24 &&
+              sizeof(SiteInfo) == 32 && Site::kNumberUnknown == -1);
+static_assert(offsetof(DispatchedCall, stack_pointer) == 0 &&
+              offsetof(DispatchedCall, is_under_way) == 8);
 
 // SSE, AVX and the three parts of AVX-512: what compiled code and libc's string functions use.
 constexpr std::uint32_t kVectorParts = 0xe6;

@@ -19,6 +19,12 @@ struct Frame {
   std::uintptr_t call;  // for unwinders
 };
 
+// A call on its way through the gate that came by dispatch.
+struct DispatchedCall {
+  std::uintptr_t stack_pointer = 0;  // the program's
+  std::uint32_t is_under_way = 0;
+};
+
 // What the entries call; each answers where the thread goes on: at the call (`result` is the number
 // again) or at `info->resume` (it is the result).
 struct Handlers {
@@ -36,4 +42,6 @@ extern "C" {
 // Not to be called: %r11 points at a SiteInfo.
 void buoy_gate_enter_front() __attribute__((visibility("hidden")));
 void buoy_gate_enter_behind() __attribute__((visibility("hidden")));
+// Nor this: %r11 is where a call that was dispatched goes on, %rcx its DispatchedCall.
+void buoy_gate_enter_dispatched() __attribute__((visibility("hidden")));
 }

@@ -30,7 +30,8 @@ using Router = Routed (*)(long number, const long* arguments, long* result);
 // signal delivery cannot be used: ENOTSUP, no libc that can be patched; ENOMEM, no room within reach;
 // EACCES and others, the system lets no code be changed; what was patched before that turned out makes
 // its calls as natively. `others`: whether code of other objects may be left that makes system calls and
-// cannot be patched (a Go program's); where it may not, ENOEXEC, and nothing is patched.
+// can be neither patched nor caught (a Go program's, where there is no Syscall User Dispatch); where it
+// may not, ENOEXEC.
 enum class OutOfReach : std::uint8_t { kRefused, kAllowed };
 [[nodiscard]] Status install(Vm& vm, Router router, OutOfReach others);
 [[nodiscard]] bool is_installed();
@@ -44,6 +45,10 @@ struct MappedFile {
 };
 void note_mapped(int fd, std::uintptr_t address, const MappedFile& how);
 void note_closed(int fd);
+
+// Executable memory was made by code at `by`: what will stand there is caught, if the dynamic linker is
+// not who made it (see dispatch.h).
+void note_code_made(std::uintptr_t by);
 
 void after_fork_in_child();
 

@@ -2,6 +2,8 @@
 // them (anything that may copy, or bring in pages) runs with_vectors_kept().
 #include "gate/handlers.h"
 
+#include <algorithm>
+
 #include "base/sys.h"
 #include "gate/call.h"
 #include "gate/descriptor_kinds.h"
@@ -65,12 +67,22 @@ std::uintptr_t in_front(Frame* f) {
   return with_vectors_kept(&in_front_slowly, f);
 }
 
-// Less was read than there is room for, as a stream does. (A file may have met a missing page.)
+// For the next piece that the stream may have had, which is copied whole or not at all.
+bool had_room(const Memory& memory, const Frame& f) {
+  const auto next = static_cast<std::uintptr_t>(f.arguments[1] + f.result);
+  const std::uintptr_t last =
+      std::min(next + kPage, static_cast<std::uintptr_t>(f.arguments[1] + f.arguments[2])) - 1;
+  return memory.is_page_ready(next, PinFor::kWriting) &&
+         memory.is_page_ready(last, PinFor::kWriting);
+}
+
+// Less was read than there is room for, as a stream does, and as it ends at a missing page.
 std::uintptr_t behind(Frame* f) {
   if (memory_if_set() == nullptr) return f->info->resume;
   constexpr long kFault = -14;
   if (f->result != kFault && f->info->number == SYS_read &&
-      descriptor_kinds.known(static_cast<int>(f->arguments[0])) == DescriptorKind::kStream)
+      descriptor_kinds.known(static_cast<int>(f->arguments[0])) == DescriptorKind::kStream &&
+      had_room(*memory_if_set(), *f))
     return f->info->resume;
   return with_vectors_kept(&behind_slowly, f);
 }

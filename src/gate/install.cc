@@ -2,6 +2,7 @@
 #include <link.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <new>
@@ -9,7 +10,9 @@
 #include "base/signals.h"
 #include "base/sys.h"
 #include "gate/call.h"
+#include "gate/dispatch.h"
 #include "gate/entry.h"
+#include "gate/gaps.h"
 #include "gate/gate.h"
 #include "gate/handlers.h"
 #include "gate/image.h"
@@ -113,9 +116,28 @@ bool has_code_at(const Image& image, const void* p) {
   return false;
 }
 
+std::uintptr_t own_image() { return reinterpret_cast<std::uintptr_t>(&__ehdr_start); }
+
+constinit CodeRange linker;
+
+// Calls pass between the lowest and the highest of these.
+void widen(CodeRange* passed, CodeRange by) {
+  if (by.bytes() == 0) return;
+  const bool is_first = passed->bytes() == 0;
+  passed->begin = is_first ? by.begin : std::min(passed->begin, by.begin);
+  passed->end = is_first ? by.end : std::max(passed->end, by.end);
+}
+
+CodeRange own_code() {
+  const auto* const base = reinterpret_cast<const std::byte*>(&__ehdr_start);
+  const auto* headers = reinterpret_cast<const Elf64_Phdr*>(base + __ehdr_start.e_phoff);
+  return Image(own_image(), {headers, __ehdr_start.e_phnum}).extent();
+}
+
 // Libc and the dynamic linker first: without them there is no gate.
 struct Installation {
   Status status;
+  CodeRange passed;
   bool has_libc = false;
 };
 
@@ -132,6 +154,8 @@ void patch_essential(const Image& image, void* context) {
   if (done.status && (done.counts.found == 0 || done.counts.given_up != 0))
     installation.status = Error{ENOTSUP};
   installation.has_libc = true;
+  widen(&installation.passed, image.extent());
+  if (has_code_at(image, reinterpret_cast<const void*>(_r_debug.r_brk))) linker = image.extent();
 }
 
 void patch_other(const Image& image, void*) {
@@ -140,8 +164,10 @@ void patch_other(const Image& image, void*) {
 
 // What other objects there are.
 struct Others {
+  CodeRange passed;  // what may not hold code that has to be caught
   bool have_calls = false;
   bool are_out_of_reach = false;
+  bool are_passed = false;  // some of those that are out of reach
 };
 void look_at_other(const Image& image, void* context) {
   if (is_essential(image)) return;
@@ -150,10 +176,12 @@ void look_at_other(const Image& image, void* context) {
   const SiteCounts counts = find_sites(image, room.all(), &count);
   auto& others = *static_cast<Others*>(context);
   others.have_calls = others.have_calls || count != 0;
-  others.are_out_of_reach = others.are_out_of_reach || counts.given_up != 0;
+  if (counts.given_up == 0) return;
+  others.are_out_of_reach = true;
+  const CodeRange code = image.extent();
+  others.are_passed =
+      others.are_passed || (code.begin < others.passed.end && others.passed.begin < code.end);
 }
-
-std::uintptr_t own_image() { return reinterpret_cast<std::uintptr_t>(&__ehdr_start); }
 
 // An object that the dynamic linker is mapping, by the thread that does it.
 struct Loading {
@@ -174,7 +202,8 @@ void patch_object_at(std::uintptr_t base) {
   for (const Elf64_Phdr& h : headers) {
     if (h.p_type != PT_LOAD) continue;
     const SignalBlock block;
-    (void)patch(Image(base - (h.p_vaddr & ~(kPageSize - 1)), headers));
+    if (patch(Image(base - (h.p_vaddr & ~(kPageSize - 1)), headers)).counts.given_up != 0)
+      (void)dispatch::want();
     return;
   }
 }
@@ -182,9 +211,6 @@ void patch_object_at(std::uintptr_t base) {
 }  // namespace
 
 Status install(Vm& vm, Router router, OutOfReach allowed) {
-  Others others;
-  for_each_image(own_image(), &look_at_other, &others);
-  if (allowed == OutOfReach::kRefused && others.are_out_of_reach) return Error{ENOEXEC};
   set_memory(vm);
   set_router(router);
   set_handlers(handlers());
@@ -196,13 +222,31 @@ Status install(Vm& vm, Router router, OutOfReach allowed) {
     forget_memory();
     return installation.status;
   }
+  Others others;
+  others.passed = installation.passed;
+  widen(&others.passed, own_code());
+  // Whole pages: code that comes later must not lie where calls pass.
+  others.passed.begin &= ~(kPageSize - 1);
+  others.passed.end = (others.passed.end + kPageSize - 1) & ~(kPageSize - 1);
+  reserve_gaps(others.passed);
+  dispatch::allow(others.passed);
+  for_each_image(own_image(), &look_at_other, &others);
   if (others.have_calls) for_each_image(own_image(), &patch_other, nullptr);
+  const bool are_caught = !others.are_out_of_reach || (!others.are_passed && dispatch::want());
+  if (!are_caught && allowed == OutOfReach::kRefused) {
+    forget_memory();
+    return Error{ENOEXEC};
+  }
   thread::prepare(*memory_if_set());
   set_handler_mover();
   signals::adopt_handlers();
   if (pinners::are_inherited()) vm.expect_pins();
   installed.store(true, std::memory_order_release);
   return {};
+}
+
+void note_code_made(std::uintptr_t by) {
+  if (is_installed() && !linker.contains(by)) (void)dispatch::want();
 }
 
 bool is_installed() { return installed.load(std::memory_order_acquire); }
@@ -223,6 +267,7 @@ void note_closed(int fd) {
 void after_fork_in_child() {
   signals::note_process();
   thread::after_fork_in_child();
+  dispatch::after_fork_in_child();
 }
 
 }  // namespace buoy::gate

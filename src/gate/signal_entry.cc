@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/sys.h"
+#include "gate/dispatch.h"
 #include "gate/signals.h"
 #include "gate/thread.h"
 #include "mmu/signal_delivery.h"
@@ -29,12 +30,12 @@ HandlerStart start_of(SignalFrame* frame, const mmu::KernelSigaction& action, st
   return {frame, action.handler, frame->info.si_signo, &frame->info, &frame->context, mask};
 }
 
-[[noreturn]] void end_as_without_room() {
+[[noreturn]] void end_by(int signal) {
   const mmu::KernelSigaction none;
-  const std::uint64_t segv = std::uint64_t{1} << (SIGSEGV - 1);
-  sys::call(SYS_rt_sigaction, SIGSEGV, sys::ptr(&none), 0, sizeof none.mask);
-  sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::ptr(&segv), 0, sizeof segv);
-  for (;;) sys::call(SYS_tgkill, sys::call(SYS_getpid), sys::gettid(), SIGSEGV);
+  const std::uint64_t bit = std::uint64_t{1} << (signal - 1);
+  sys::call(SYS_rt_sigaction, signal, sys::ptr(&none), 0, sizeof none.mask);
+  sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::ptr(&bit), 0, sizeof bit);
+  for (;;) sys::call(SYS_tgkill, sys::call(SYS_getpid), sys::gettid(), signal);
 }
 
 SignalFrame* move_to_program(SignalFrame* frame, bool is_on_stack);
@@ -69,12 +70,13 @@ SignalFrame* move_to_program(SignalFrame* frame, bool is_on_stack) {
   SignalContext& context = frame->context;
   if (thread::is_on_own_stack(static_cast<std::uintptr_t>(context.registers[REG_RSP])))
     finish_start(context);
-  const auto interrupted = static_cast<std::uintptr_t>(context.registers[REG_RSP]);
-  if (thread::is_on_own_stack(interrupted)) return frame;
+  const auto running = static_cast<std::uintptr_t>(context.registers[REG_RSP]);
+  if (thread::is_on_own_stack(running)) return frame;
+  const std::uintptr_t interrupted = dispatch::stack_of_program(running);
   const stack_t programs = thread::alternate_stack();
   const bool switches = is_on_stack && (programs.ss_flags & SS_DISABLE) == 0 &&
                         interrupted - address_of(programs.ss_sp) > programs.ss_size;
-  if (switches && programs.ss_size < bytes_of(*frame)) end_as_without_room();
+  if (switches && programs.ss_size < bytes_of(*frame)) end_by(SIGSEGV);
   SignalFrame* const moved = copy_frame(
       *frame, switches ? address_of(programs.ss_sp) + programs.ss_size : interrupted - kRedZone);
   moved->return_address = reinterpret_cast<const void*>(&buoy_signal_return);
@@ -96,12 +98,24 @@ void* move_for_fault(void* context, bool is_on_stack) {
   buoy_signal_start(&start);
 }
 
+// SIGSYS is ours while calls are dispatched: one that is somebody else's does what the program has set.
+void without_handler(const SignalFrame& frame) {
+  const mmu::KernelSigaction action = signals::action_of(SIGSYS);
+  const bool is_sent = frame.info.si_code <= 0;
+  if (action.handler == reinterpret_cast<void*>(SIG_IGN) && is_sent)
+    buoy_signal_resume(&frame.context);
+  if (action.handler == reinterpret_cast<void*>(SIG_DFL) ||
+      action.handler == reinterpret_cast<void*>(SIG_IGN))
+    end_by(SIGSYS);
+}
+
 long copy_back(const void* raw) {
   const auto* const frame = static_cast<const SignalFrame*>(raw);
   const std::span<std::byte> own = thread::own_stack();
   SignalFrame* const back = copy_frame(*frame, address_of(own.data() + own.size()));
   const auto resumed = static_cast<std::uintptr_t>(back->context.registers[REG_RSP]);
-  thread::restore_alternate_stack(back->context.stack, resumed);
+  thread::restore_alternate_stack(back->context.stack, dispatch::stack_of_program(resumed));
+  back->context.mask &= ~signals::kKeptOpen;
   back->context.stack = stack_t{own.data(), 0, own.size()};
   buoy_signal_resume(&back->context);
 }
@@ -118,6 +132,9 @@ using namespace buoy;
 using namespace buoy::gate;
 
 void buoy_signal_deliver(SignalFrame* frame, std::uint64_t mask) {
+  if (frame->info.si_signo == SIGSYS && gate::dispatch::redirect(*frame))
+    buoy_signal_resume(&frame->context);
+  if (frame->info.si_signo == SIGSYS) without_handler(*frame);
   const mmu::KernelSigaction action = signals::handler_of(frame->info.si_signo);
   if (frame->info.si_signo == SIGSEGV) mmu::signal_delivery::correct_segv(&frame->info);
   if (thread::is_on_own_stack(address_of(frame)))

@@ -66,6 +66,9 @@ buoy_signal_opened:
   .type buoy_signal_resume, @function
 buoy_signal_resume:
   movq %rdi, %rsp
+  .globl buoy_signal_sigreturn
+  .hidden buoy_signal_sigreturn
+buoy_signal_sigreturn:
   movl $15, %eax
   syscall
   hlt
@@ -110,7 +113,7 @@ buoy_signal_return:
   .cfi_endproc
   .size buoy_signal_return, . - buoy_signal_return
 
-  # All but SIGBUS.
+  # All but SIGBUS, by which faults come.
   .pushsection .rodata
   .balign 8
   .globl buoy_signal_all

@@ -61,6 +61,8 @@ void buoy_signal_return() __attribute__((visibility("hidden")));
 // rt_sigreturn(2) by a frame's context.
 [[noreturn]] void buoy_signal_resume(const buoy::gate::SignalContext* context)
     __attribute__((visibility("hidden")));
+// The same for where the stack pointer is already; to jump to.
+extern const char buoy_signal_sigreturn[] __attribute__((visibility("hidden")));
 // Within these the thread is on its way into a handler, and may be interrupted by another signal: from
 // buoy_signal_enter on nothing has been done yet, from buoy_signal_open on but the jump.
 extern const char buoy_signal_blocked[] __attribute__((visibility("hidden")));

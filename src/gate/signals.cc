@@ -17,11 +17,13 @@ namespace buoy::gate::signals {
 
 namespace {
 
-constexpr std::uint64_t kBusBit = std::uint64_t{1} << (SIGBUS - 1);
 constexpr long kMaskBytes = sizeof(std::uint64_t);
+constexpr unsigned long kRestorer = 0x04000000;  // SA_RESTORER
 
-// Does the program believe that SIGBUS is blocked in this thread?
-thread_local constinit bool believes_blocked = false;
+// Which of those that are kept open the program believes to be blocked in this thread.
+thread_local constinit std::uint64_t believes_blocked = 0;
+// Are calls dispatched?
+constinit std::atomic<bool> is_dispatched{false};
 constinit std::atomic<int> process_id{0};
 
 // One action, written under the lock, read by whoever is about to enter its handler.
@@ -121,21 +123,21 @@ long set_thread_mask(Memory& memory, const long* a) {
   std::uint64_t set = 0;
   if (a[3] != kMaskBytes) return -EINVAL;
   if (a[1] != 0 && !read_program(memory, &set, at(a[1], sizeof set))) return -EFAULT;
-  const bool had_bus = (set & kBusBit) != 0;
-  const bool did_believe = believes_blocked;
-  std::uint64_t kernels = set & ~kBusBit;
+  const std::uint64_t had = set & kKeptOpen;
+  const std::uint64_t did_believe = believes_blocked;
+  std::uint64_t kernels = set & ~kKeptOpen;
   std::uint64_t old = 0;
   const long r = sys::call(SYS_rt_sigprocmask, a[0], a[1] != 0 ? sys::ptr(&kernels) : 0,
                            a[2] != 0 ? sys::ptr(&old) : 0, kMaskBytes);
   if (r != 0) return r;
   // A vfork child has this thread's storage, but a mask of its own.
   if (a[1] != 0 && is_own_process()) {
-    if (a[0] == SIG_BLOCK) believes_blocked = did_believe || had_bus;
-    if (a[0] == SIG_UNBLOCK) believes_blocked = did_believe && !had_bus;
-    if (a[0] == SIG_SETMASK) believes_blocked = had_bus;
+    if (a[0] == SIG_BLOCK) believes_blocked = did_believe | had;
+    if (a[0] == SIG_UNBLOCK) believes_blocked = did_believe & ~had;
+    if (a[0] == SIG_SETMASK) believes_blocked = had;
   }
   if (a[2] == 0) return 0;
-  if (did_believe) old |= kBusBit;
+  old |= did_believe;
   return store(memory, a[2], &old, sizeof old);
 }
 
@@ -144,12 +146,16 @@ bool is_entry(const mmu::KernelSigaction& action) {
 }
 
 // What the kernel gets in place of the program's action.
-mmu::KernelSigaction kernels(const mmu::KernelSigaction& programs_own) {
+mmu::KernelSigaction kernels(int signal, const mmu::KernelSigaction& programs_own) {
   mmu::KernelSigaction action = programs_own;
-  action.mask &= ~kBusBit;
-  if (!is_function(action)) return action;
+  action.mask &= ~kKeptOpen;
+  const bool is_always_ours = signal == SIGSYS && is_dispatched.load(std::memory_order_acquire);
+  if (!is_function(action) && !is_always_ours) return action;
   action.handler = reinterpret_cast<void*>(&buoy_signal_enter);
   action.flags |= static_cast<unsigned long>(SA_ONSTACK | SA_SIGINFO);
+  if (!is_always_ours) return action;
+  action.flags = (action.flags | kRestorer) & ~static_cast<unsigned long>(SA_RESETHAND);
+  action.restorer = mmu::signal_delivery::restorer();
   return action;
 }
 
@@ -178,7 +184,7 @@ long exchange_action(int signal, const mmu::KernelSigaction* fresh, mmu::KernelS
   if (is_function(*fresh)) program.handler.store(*fresh);
   program.latest.store(*fresh);
   program.is_set.store(true, std::memory_order_release);
-  const mmu::KernelSigaction action = kernels(*fresh);
+  const mmu::KernelSigaction action = kernels(signal, *fresh);
   return set_kernel_action(signal, &action, nullptr);
 }
 
@@ -195,7 +201,7 @@ long set_action(Memory& memory, const long* a) {
   long r = 0;
   if (!is_own_process()) {
     if (signal == SIGBUS) return 0;
-    fresh.mask &= ~kBusBit;
+    fresh.mask &= ~kKeptOpen;
     r = set_kernel_action(signal, action, &old);
     old = programs_of(old, programs[signal]);
   } else if (signal == SIGBUS) {
@@ -227,6 +233,23 @@ void adopt_handlers() {
   }
 }
 
+void catch_dispatched() {
+  is_dispatched.store(true, std::memory_order_release);
+  mmu::KernelSigaction present;
+  mmu::KernelSigaction old;
+  // What the program has set, or what the kernel has: set again, it is ours.
+  if (exchange_action(SIGSYS, nullptr, &present) == 0)
+    (void)exchange_action(SIGSYS, &present, &old);
+}
+
+void open_dispatched() {
+  constexpr std::uint64_t kSys = std::uint64_t{1} << (SIGSYS - 1);
+  std::uint64_t old = 0;
+  sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::ptr(&kSys), sys::ptr(&old), kMaskBytes);
+  believes_blocked |= old & kSys;
+}
+
+mmu::KernelSigaction action_of(int signal) { return programs[signal].latest.load(); }
 mmu::KernelSigaction handler_of(int signal) { return programs[signal].handler.load(); }
 
 bool has_mask(long number) {
@@ -251,7 +274,7 @@ long call_with_mask(Memory& memory, long number, const long* a) {
     const long set = which.is_pair ? pair.set : argument;
     if (set != 0) {
       if (!read_program(memory, &mask, at(set, sizeof mask))) return -EFAULT;
-      mask &= ~kBusBit;
+      mask &= ~kKeptOpen;
       pair.set = sys::ptr(&mask);
       argument = which.is_pair ? sys::ptr(&pair) : sys::ptr(&mask);
     }

@@ -1,9 +1,10 @@
-// Signals and the gate: a fault is a SIGBUS, so SIGBUS must never be blocked.
+// Signals and the gate: a fault is a SIGBUS, a call that is dispatched a SIGSYS, so neither must ever
+// be blocked.
 //
-// A thread that blocks it (all signals, as libc itself does around fork and thread creation) would
-// die at its next fault. So it is left out of every mask that reaches the kernel, and what the
+// A thread that blocks them (all signals, as libc itself does around fork and thread creation) would
+// die at its next fault. So they are left out of every mask that reaches the kernel, and what the
 // program believes is kept beside: the mask that it reads back says SIGBUS is blocked if it blocked
-// it. What differs: a SIGBUS that somebody sends meanwhile arrives at once.
+// it. What differs: a SIGBUS or SIGSYS that somebody sends meanwhile arrives at once.
 //
 // The program's handlers are entered by us (signal_frame.h says why); it reads back what it has set.
 #pragma once
@@ -22,6 +23,17 @@ void note_process();
 void adopt_handlers();
 // The action of the latest handler that the program has set for a signal.
 [[nodiscard]] mmu::KernelSigaction handler_of(int signal);
+// The latest of all, SIG_DFL and SIG_IGN included.
+[[nodiscard]] mmu::KernelSigaction action_of(int signal);
+
+// Those two, as a mask has them.
+inline constexpr std::uint64_t kKeptOpen = std::uint64_t{1} << (SIGBUS - 1) | std::uint64_t{1}
+                                                                                  << (SIGSYS - 1);
+
+// From now on SIGSYS arrives where handlers are entered, whatever the program has set for it.
+void catch_dispatched();
+// In a thread that may have blocked it before there was a gate.
+void open_dispatched();
 
 // Is the call one whose mask must not reach the kernel as it is?
 [[nodiscard]] bool has_mask(long number);

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "base/sys.h"
+#include "gate/clone_thunk.h"
 #include "preload/forked_clone.h"
 #include "preload/signal_return.h"
 
@@ -19,38 +20,18 @@
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #endif
 
-// The system calls that must come from this library's text as they are:
-//   buoy_sigreturn    the way back out of a handler
-//   buoy_clone_thunks a clone that shares memory (a thread, a vfork): both sides return to the call
-//                     site in libc, from whose text the call itself would be caught again
+// The way back out of a handler, which must come from this library's text as it is.
 asm(R"(
   .pushsection .text,"ax",@progbits
   .globl buoy_sigreturn
   .hidden buoy_sigreturn
-  .hidden buoy_clone_thunks
-  .hidden buoy_clone_sites
 buoy_sigreturn:
   movq $15, %rax
   syscall
   nop
-  .balign 16
-buoy_clone_thunks:
-  .set i, 0
-  .rept 16
-  .balign 16
-  syscall
-  jmpq *buoy_clone_sites+8*i(%rip)
-  .set i, i+1
-  .endr
-  .popsection
-  .pushsection .bss
-  .balign 8
-buoy_clone_sites: .skip 8*16
   .popsection
 )");
 extern "C" {
-extern const char buoy_clone_thunks[] __attribute__((visibility("hidden")));
-extern std::atomic<long> buoy_clone_sites[] __attribute__((visibility("hidden")));
 // This library's image, by the linker.
 extern const Elf64_Ehdr __ehdr_start __attribute__((visibility("hidden")));  // NOLINT
 }
@@ -63,8 +44,6 @@ constexpr long kDispatchOn = 1;
 constexpr char kAllow = 0;
 constexpr char kCatch = 1;
 constexpr int kUserDispatch = 2;  // si_code SYS_USER_DISPATCH
-constexpr long kThunks = 16;
-constexpr long kThunkBytes = 16;
 constexpr std::uint64_t kSigsysBit = std::uint64_t{1} << (SIGSYS - 1);
 constexpr std::uint64_t kFaultBits =
     (std::uint64_t{1} << (SIGBUS - 1)) | (std::uint64_t{1} << (SIGSEGV - 1));
@@ -150,16 +129,6 @@ long emulate_sigprocmask(ucontext_t* context, const long* a) {
   return 0;
 }
 
-// The thunk that makes a system call and goes on at `site`, or null if all are taken.
-const char* thunk_for(long site) {
-  for (long i = 0; i < kThunks; ++i) {
-    long seen = 0;
-    if (buoy_clone_sites[i].compare_exchange_strong(seen, site) || seen == site)
-      return buoy_clone_thunks + i * kThunkBytes;
-  }
-  return nullptr;
-}
-
 // A SIGSYS of somebody else's filter in the time that ours is the action.
 void hand_to_program(int signal, siginfo_t* info, void* context) {
   lock_action();
@@ -193,7 +162,7 @@ void on_sigsys(int signal, siginfo_t* info, void* raw_context) {
     selector = kAllow;
     is_caught = true;
   } else if (number == SYS_clone || number == SYS_clone3 || number == SYS_vfork) {
-    if (const char* thunk = thunk_for(regs[REG_RIP])) {
+    if (const char* thunk = gate::clone_thunk_for(static_cast<std::uintptr_t>(regs[REG_RIP]))) {
       regs[REG_RIP] = reinterpret_cast<long>(thunk);
     } else {
       regs[REG_RAX] = -EAGAIN;

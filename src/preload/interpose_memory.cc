@@ -5,6 +5,7 @@
 
 #include "base/sys.h"
 #include "gate/call.h"
+#include "gate/gate.h"
 #include "preload/address_space.h"
 #include "preload/interpose.h"
 #include "preload/self_pidfd.h"
@@ -12,9 +13,25 @@
 namespace space = buoy::preload::address_space;
 using buoy::preload::libc_result;
 
+namespace {
+
+// Code that is made there may make system calls of its own.
+long note_code(long result, int prot) {
+  const bool is_error = result < 0 && result > -4096;
+  if ((prot & PROT_EXEC) != 0 && !is_error) buoy::gate::note_code_made(0);
+  return result;
+}
+
+long protect(void* address, size_t length, int prot, int pkey) {
+  return libc_result(note_code(space::protect(address, length, prot, pkey), prot));
+}
+
+}  // namespace
+
 BUOY_EXPORT void* mmap(void* address, size_t length, int prot, int flags, int fd, off_t offset) {
+  const long result = space::map(address, length, prot, flags, fd, offset);
   return reinterpret_cast<void*>(  // NOLINT(performance-no-int-to-ptr)
-      libc_result(space::map(address, length, prot, flags, fd, offset)));
+      libc_result(note_code(result, prot)));
 }
 
 BUOY_EXPORT void* mmap64(void* address, size_t length, int prot, int flags, int fd,
@@ -39,11 +56,11 @@ BUOY_EXPORT void* mremap(void* address, size_t old_length, size_t new_length, in
 }
 
 BUOY_EXPORT int mprotect(void* address, size_t length, int prot) {
-  return static_cast<int>(libc_result(space::protect(address, length, prot, -1)));
+  return static_cast<int>(protect(address, length, prot, -1));
 }
 
 BUOY_EXPORT int pkey_mprotect(void* address, size_t length, int prot, int pkey) {
-  return static_cast<int>(libc_result(space::protect(address, length, prot, pkey)));
+  return static_cast<int>(protect(address, length, prot, pkey));
 }
 
 BUOY_EXPORT int madvise(void* address, size_t length, int advice) {
