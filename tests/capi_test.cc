@@ -11,6 +11,9 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
 #include <vector>
 
 #include "pool_testing.h"
@@ -59,6 +62,26 @@ TEST(CapiPool, GoodOptionsMakeAPool) {
   EXPECT_EQ(create_errno(options), 0);
   options.on_exhausted = BUOY_EXHAUSTED_WAIT;
   EXPECT_EQ(create_errno(options), 0);
+}
+
+bool has_thread(const std::string& name) {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream file(task.path() / "comm");
+    std::string comm;
+    std::getline(file, comm);
+    if (comm == name) return true;
+  }
+  return false;
+}
+
+// Handler threads are for a library that does not see the program's sigaction (tests/run_python.sh).
+TEST(CapiPool, AutomaticIsBySignalWhereTheProgramsSigactionIsOurs) {
+  buoy_options options = good_options();
+  buoy_pool* pool = nullptr;
+  ASSERT_EQ(buoy_pool_create(&options, &pool), 0);
+  EXPECT_TRUE(has_thread("buoy-reclaim"));
+  EXPECT_FALSE(has_thread("buoy-fault"));
+  EXPECT_EQ(buoy_pool_destroy(pool), 0);
 }
 
 TEST(CapiPool, BadOptionsAreRefused) {

@@ -29,7 +29,10 @@ typedef struct buoy_pool buoy_pool;
 
 /* options.faults: how a touch of a missing page reaches Buoy. */
 enum {
-  BUOY_FAULTS_AUTO = 0,   /* signal: needs no rights */
+  /* signal: needs no rights. Where the library came by dlopen (ctypes, JNI, plugins), so that it does
+   * not see the program replace the SIGBUS action: handler threads, which need no rights either
+   * and serve system calls where they may */
+  BUOY_FAULTS_AUTO = 0,
   BUOY_FAULTS_SIGNAL = 1, /* SIGBUS in the faulting thread; system calls need buoy_pin() */
   BUOY_FAULTS_THREAD = 2  /* handler threads; serves system calls too, needs kernel-mode faults */
 };

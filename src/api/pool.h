@@ -16,7 +16,9 @@
 
 namespace buoy {
 
-enum class Faults : std::uint8_t { kAuto, kSignal, kThread };
+// kAuto is signal delivery. kThread serves faults of system calls, too, or fails for want of the right;
+// kThreadWhateverRights serves them where it may.
+enum class Faults : std::uint8_t { kAuto, kSignal, kThread, kThreadWhateverRights };
 using MapFlags = RegionFlags;
 
 struct PoolOptions {
