@@ -157,6 +157,8 @@ int buoy_pool_stat(buoy_pool* pool, const char* name, uint64_t* value) {
   return 0;
 }
 
+const char* buoy_stat_name(size_t index) { return Pool::stat_name(index); }
+
 void* buoy_map(buoy_pool* pool, size_t length, unsigned flags) {
   constexpr unsigned kKnown =
       BUOY_DROPPABLE | BUOY_HUGE | BUOY_PURGED_READS_ZERO | BUOY_VOLATILE_MAY_COMPRESS;
