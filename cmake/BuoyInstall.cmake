@@ -3,6 +3,7 @@
 include(CMakePackageConfigHelpers)
 
 set(BUOY_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/buoy)
+set(BUOY_PYTHON_DIR lib/python3/dist-packages CACHE STRING "Where the Python module goes, below the prefix")
 set(BUOY_ZSH_DIR ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions CACHE STRING
   "Where zsh looks for completions, below the prefix")
 
@@ -61,6 +62,8 @@ if(TARGET buoy-bench)
   install(TARGETS buoy-bench RUNTIME COMPONENT bench)
 endif()
 if(NOT BUOY_SANITIZE)
+  install(DIRECTORY python/buoy DESTINATION ${BUOY_PYTHON_DIR} COMPONENT python
+    FILES_MATCHING PATTERN "*.py" PATTERN __pycache__ EXCLUDE)
   install(FILES docs/install.md contrib/Dockerfile contrib/allow-userfaultfd.py contrib/service.conf
     contrib/kubernetes.yaml DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT command)
 endif()

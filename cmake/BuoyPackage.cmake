@@ -2,6 +2,7 @@
 #
 #   buoy         the command and its preload library     libbuoy0       the shared library
 #   buoy-bench   the benchmarks                          libbuoy-dev    headers, archive, buoy(3)
+#   python3-buoy the Python module
 if(BUOY_SANITIZE OR NOT TARGET buoy OR NOT TARGET buoy_preload_lib OR NOT TARGET buoy-bench
    OR NOT TARGET man_pages)
   return()
@@ -21,7 +22,7 @@ set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_COMPONENTS_GROUPING ONE_PER_GROUP)
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS
   OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
-set(CPACK_COMPONENTS_ALL command bench library development)
+set(CPACK_COMPONENTS_ALL command bench library development python)
 
 # buoy_package(COMPONENT PACKAGE SECTION DEPENDS SUMMARY TEXT): what Debian wants to know of it, and the
 # documents that every package has.
@@ -68,6 +69,14 @@ buoy_package(development libbuoy-dev libdevel "libbuoy0 (= ${PROJECT_VERSION})"
   "${what}\n\n\
 This package has the headers for C and C++, the archive, and what pkg-config\n\
 and CMake need. What links the archive needs liblz4-dev and libzstd-dev.")
+buoy_package(python python3-buoy python "python3:any, libbuoy0 (= ${PROJECT_VERSION})"
+  "memory budgets within a process - Python module"
+  "${what}\n\n\
+This package has the module for Python: pools, regions as memoryviews, and\n\
+buffers that may be purged.")
+
+set(CPACK_DEBIAN_PYTHON_PACKAGE_ARCHITECTURE all)
+set(CPACK_DEBIAN_PYTHON_PACKAGE_SHLIBDEPS OFF)
 file(WRITE ${CMAKE_BINARY_DIR}/shlibs
   "libbuoy ${PROJECT_VERSION_MAJOR} libbuoy${PROJECT_VERSION_MAJOR} (>= ${PROJECT_VERSION})\n")
 set(CPACK_DEBIAN_LIBRARY_PACKAGE_CONTROL_EXTRA

@@ -139,6 +139,20 @@ sed -i 's/find_package(buoy 0.1/find_package(buoy 7.0/' "$WORK/outside/CMakeList
 ! cmake -S "$WORK/outside" -B "$WORK/outside/other" -DCMAKE_PREFIX_PATH="$PREFIX" >/dev/null 2>&1 ||
   fail "find_package takes version $version for 7.0"
 
+python=$(type -P /usr/bin/python3 python3 | head -n 1)
+if [[ -n $python ]]; then
+  module=$(dirname "$(find "$PREFIX" -path '*/buoy/__init__.py')")
+  got=$(env -u BUOY_LIBRARY PYTHONPATH="$(dirname "$module")" "$python" -B -c '
+import buoy
+with buoy.Pool(16 << 20) as pool:
+    pool.map(4096).view[0] = 1
+print(next(line.split()[-1] for line in open("/proc/self/maps") if "libbuoy" in line))' 2>&1)
+  [[ $got == "$LIBDIR/libbuoy.so.0"* ]] || fail "the installed Python module: $got"
+  echo "ok: the installed Python module"
+else
+  skip "no python3: the installed Python module"
+fi
+
 # ---------------------------------------------------------------- man pages
 
 # A page as roff, or a text, without its marks and breaks: words alone.
@@ -220,7 +234,7 @@ if ! type -P cpack dpkg-shlibdeps file >/dev/null; then
 elif [[ ! -e $BUILD_DIR/CPackConfig.cmake ]]; then
   skip "this build has no man pages, so no packages"
 elif (cd "$BUILD_DIR" && timeout 120 cpack -G DEB -B "$WORK/deb") >"$WORK/log" 2>&1; then
-  for package in buoy buoy-bench libbuoy0 libbuoy-dev; do
+  for package in buoy buoy-bench libbuoy0 libbuoy-dev python3-buoy; do
     found=("$WORK/deb/${package}_${version}"_*.deb)
     [[ -e ${found[0]} ]] || fail "no package $package"
     dpkg-deb --fsys-tarfile "${found[0]}" | tar -x -C "$(mkdir -p "$WORK/root" && echo "$WORK/root")"
