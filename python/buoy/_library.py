@@ -61,7 +61,7 @@ def _candidates():
         return [named]
     here = pathlib.Path(__file__).resolve()
     libraries = here.parents[3]  # lib/python3/dist-packages/buoy/_library.py
-    found = [libraries / _SONAME, *sorted(libraries.glob(f"*/{_SONAME}"))]
+    found = [libraries / _SONAME, *sorted(libraries.glob(f"*/{_SONAME}")), libraries.parent / "lib64" / _SONAME]
     if here.parents[1].name == "python":  # a source tree
         found.append(here.parents[2] / "build" / "release" / _SONAME)
     return [str(path) for path in found if path.exists()] + [_SONAME]

@@ -239,6 +239,15 @@ def check(version):
     stamp_all(region.view, version)
     assert first_wrong(region.view, version) is None, version
     print("checked", version, flush=True)
+def child_has_its_copy(version):
+    child = os.fork()
+    if child == 0:
+        right = first_wrong(region.view, version) is None
+        stamp_all(region.view, version + 1)
+        os._exit(0 if right and first_wrong(region.view, version + 1) is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert first_wrong(region.view, version) is None
+    print("checked the parent", flush=True)
 """
 
 
@@ -321,6 +330,18 @@ class Sigbus(unittest.TestCase):
             assert first_wrong(region.view, 5) is None
             print("checked", flush=True)
             """, 1)
+
+    def test_children_have_their_copies(self):
+        self.succeeds("start(); check(0); child_has_its_copy(0)", 2)
+
+    @unittest.skipUnless(os.geteuid() == 0, "there are no rights to give up")
+    def test_children_of_who_gave_up_its_rights_have_their_copies(self):
+        run = run_program("""
+            start(); check(0)
+            os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+            child_has_its_copy(0)
+            """)
+        self.assertEqual((run.returncode, run.stderr, run.stdout.count("checked")), (0, "", 2))
 
     def dies_by_bus_error(self, before, afterwards):
         """A purged page that is touched is the one SIGBUS that is meant: faulthandler tells, and the
