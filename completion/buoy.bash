@@ -19,6 +19,7 @@ _buoy_value_of() {
 
 _buoy() {
   local current=${COMP_WORDS[COMP_CWORD]} buoy=${COMP_WORDS[0]} command=${COMP_WORDS[1]}
+  local files=()
   COMPREPLY=()
   if ((COMP_CWORD == 1)); then
     # shellcheck disable=SC2207
@@ -42,7 +43,11 @@ _buoy() {
     [[ $current == = ]] && current=""
     # shellcheck disable=SC2207
     COMPREPLY=($(compgen -W "$(tr '|' '\n' <<<"$value" | grep -v '[A-Z]')" -- "$current"))
-    [[ $value != *FILE* && $value != *PATH* ]] || COMPREPLY+=($(compgen -f -- "$current"))
+    if [[ $value == *FILE* || $value == *PATH* ]]; then
+      compopt -o filenames 2>/dev/null
+      mapfile -t files < <(compgen -f -- "$current")
+      COMPREPLY+=("${files[@]}")
+    fi
   elif ((at == COMP_CWORD)) && [[ $current == -* && ${COMP_WORDS[at - 1]} != -- ]]; then
     # shellcheck disable=SC2207
     COMPREPLY=($(compgen -W "$(cut -d' ' -f1 <<<"$options" | grep '^-')" -- "$current"))

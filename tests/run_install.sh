@@ -210,6 +210,7 @@ completes "buoy run --budget 64M --comp" --compressor
 completes "buoy run --compressor z" zstd
 completes "buoy run --compressor " lz4 zstd none
 completes "buoy run --compressor = l" lz4
+completes "buoy run --stats $PREFIX/inc" "$PREFIX/include"
 completes "buoy run --budget 64M -- nosuchprogramstartsso" ""
 completes "buoy run --budget 64M -- --comp" ""
 for shell in zsh fish; do
@@ -244,7 +245,7 @@ elif (cd "$BUILD_DIR" && timeout 120 cpack -G DEB -B "$WORK/deb") >"$WORK/log" 2
   if type -P lintian >/dev/null; then
     timeout 120 lintian --allow-root --fail-on error,warning "$WORK/deb"/*.deb >"$WORK/out" 2>&1 ||
       fail "lintian: $(cat "$WORK/out")"
-    echo "ok: lintian accepts $(ls "$WORK/deb" | grep -c '\.deb$') packages"
+    echo "ok: lintian accepts the packages"
   else
     skip "no lintian: the packages are made, but NOT looked at"
   fi
