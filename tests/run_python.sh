@@ -7,11 +7,11 @@ export SOURCE_DIR BUOY
 
 python=""
 for candidate in /usr/bin/python3 "$(type -P python3)"; do
-  [[ -x $candidate ]] && "$candidate" -c 'import ctypes, sys; sys.exit(sys.version_info < (3, 9))' &&
+  [[ -x $candidate ]] && "$candidate" -c 'import ctypes, sys; sys.exit(sys.version_info < (3, 8))' &&
     { python=$candidate; break; }
 done
 [[ -n $python ]] || {
-  echo "no python3 of 3.9 or later with ctypes: the Python module is NOT tested: skipped"
+  echo "no python3 of 3.8 or later with ctypes: the Python module is NOT tested: skipped"
   exit 77
 }
 # Where the programs that run without rights may read: the tree may lie in a home folder.

@@ -68,8 +68,13 @@ class Pool:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.close()
+    def __exit__(self, kind, *_):
+        try:
+            self.close()
+        except BufferError:
+            # An exception keeps the views of the frames that it passed; the pool goes after them.
+            if kind is None:
+                raise
 
     def _open(self):
         if self._handle is None:

@@ -42,17 +42,19 @@ class PurgeableBuffer:
             if self._depth == 0:
                 self._intact = self._region.mark_nonvolatile() and self._intact
             self._depth += 1
-            self._intact, filled = False, self._intact
+            filled = False
             view, in_use = self._region.lend()
             try:
-                yield view, filled
-                self._intact = True
+                yield view, self._intact
+                filled = True
             finally:
+                self._intact = filled
                 view.release()
                 if not in_use():
                     self._depth -= 1
                     if self._depth == 0:
                         self._region.mark_volatile(self._priority)
+            # (Where the block ended by an exception, that is told instead.)
             if in_use():
                 raise BufferError("the buffer's memory is still in use: a slice, or what was made of the view")
 

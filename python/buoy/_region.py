@@ -69,8 +69,13 @@ class Region:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.close()
+    def __exit__(self, kind, *_):
+        try:
+            self.close()
+        except BufferError:
+            # An exception keeps the views of the frames that it passed; the memory goes after them.
+            if kind is None:
+                raise
 
     @property
     def address(self):

@@ -3,17 +3,15 @@
 Run by tests/run_python.sh, which sets PYTHONPATH, BUOY_LIBRARY and BUOY (the command)."""
 import ctypes
 import errno
-import faulthandler
 import gc
 import hashlib
 import json
-import mmap
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import unittest
@@ -181,6 +179,24 @@ class Pools(unittest.TestCase):
             raise KeyError
         with buffer.locked() as (_, intact):
             self.assertFalse(intact)
+
+    def test_a_block_within_a_block_does_not_give_up_its_contents(self):
+        buffer = self.pool.purgeable(MIB)
+        with buffer.locked() as (view, _):
+            stamp_all(view)
+            with buffer.locked() as (inner, _):
+                self.assertIsNone(first_wrong(inner))
+            self.pool.reclaim(BUDGET)
+            self.assertIsNone(first_wrong(view))
+        with buffer.locked() as (view, intact):
+            self.assertEqual(intact, first_wrong(view) is None)
+
+    def test_an_exception_is_not_replaced_by_one_of_the_closing(self):
+        with self.assertRaises(KeyError):
+            with buoy.Pool(BUDGET) as pool, pool.map(buoy.PAGE) as region:
+                view = region.view
+                raise KeyError
+        view[0] = 1  # still mapped
 
     def test_views_of_a_purgeable_buffer_end_with_the_block(self):
         buffer = self.pool.purgeable(buoy.PAGE)
@@ -389,7 +405,7 @@ class Module(unittest.TestCase):
     def test_all_that_is_called_is_in_the_header(self):
         header = (pathlib.Path(os.environ["SOURCE_DIR"]) / "include/buoy/buoy.h").read_text()
         for name, (_, arguments) in _library._FUNCTIONS.items():
-            found = __import__("re").search(rf"BUOY_API [^;]*\b{name}\(([^)]*)\)", header)
+            found = re.search(rf"BUOY_API [^;]*\b{name}\(([^)]*)\)", header)
             self.assertIsNotNone(found, name)
             self.assertEqual(len(found.group(1).split(",")), len(arguments), name)
 
