@@ -186,7 +186,12 @@ constexpr const char* kUnmanaged = "stack";
 constexpr const char* kStatic = "static";
 constexpr const char* kManaged = "managed";
 
-std::string preload_library() { return program_folder() + "/libbuoy_preload.so"; }
+// Beside this program, or installed.
+std::string preload_library() {
+  const std::string beside = program_folder() + "/libbuoy_preload.so";
+  if (access(beside.c_str(), R_OK) == 0) return beside;
+  return program_folder() + "/" BUOY_PRELOAD_FROM_BIN "/libbuoy_preload.so";
+}
 
 // Milliseconds from before it is executed until it has ended.
 double time_of_true(char* const environment[]) {

@@ -11,6 +11,10 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <iterator>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "pool_testing.h"
@@ -59,6 +63,25 @@ TEST(CapiPool, GoodOptionsMakeAPool) {
   EXPECT_EQ(create_errno(options), 0);
   options.on_exhausted = BUOY_EXHAUSTED_WAIT;
   EXPECT_EQ(create_errno(options), 0);
+}
+
+std::ptrdiff_t count_threads() {
+  const std::filesystem::directory_iterator tasks("/proc/self/task");
+  return std::distance(begin(tasks), end(tasks));
+}
+
+// Handler threads are for a library that does not see the program's sigaction (tests/run_python.sh).
+TEST(CapiPool, AutomaticIsBySignalWhereTheProgramsSigactionIsOurs) {
+  buoy_options options = good_options();
+  buoy_pool* pool = nullptr;
+  const std::ptrdiff_t before = count_threads();
+  ASSERT_EQ(buoy_pool_create(&options, &pool), 0);
+  EXPECT_EQ(count_threads(), before + 1);  // the reclaimer, and no handlers
+  EXPECT_EQ(buoy_pool_destroy(pool), 0);
+  options.faults = BUOY_FAULTS_THREAD;
+  if (buoy_pool_create(&options, &pool) != 0) return;  // no right to it here
+  EXPECT_GT(count_threads(), before + 1);
+  EXPECT_EQ(buoy_pool_destroy(pool), 0);
 }
 
 TEST(CapiPool, BadOptionsAreRefused) {
@@ -294,6 +317,18 @@ TEST(CapiPool, ThePoolLeavesRoomForMappedPagesWhereThereIsAFile) {
     ASSERT_TRUE(holds_stamp(memory + at, at, 3)) << at;
   EXPECT_EQ(buoy_unmap(memory, kLength), 0);
   EXPECT_EQ(buoy_pool_destroy(pool), 0);
+}
+
+TEST_F(Capi, EveryStatisticThatHasANameCanBeRead) {
+  std::set<std::string> names;
+  for (std::size_t i = 0; buoy_stat_name(i) != nullptr; ++i) {
+    std::uint64_t value = 0;
+    EXPECT_EQ(buoy_pool_stat(pool_.get(), buoy_stat_name(i), &value), 0) << buoy_stat_name(i);
+    EXPECT_TRUE(names.insert(buoy_stat_name(i)).second) << buoy_stat_name(i) << " twice";
+  }
+  EXPECT_TRUE(names.contains("budget_bytes"));
+  EXPECT_TRUE(names.contains("pgfault"));
+  EXPECT_EQ(buoy_stat_name(SIZE_MAX), nullptr);
 }
 
 TEST_F(Capi, UnknownStatisticsAreNotFound) {

@@ -29,7 +29,10 @@ typedef struct buoy_pool buoy_pool;
 
 /* options.faults: how a touch of a missing page reaches Buoy. */
 enum {
-  BUOY_FAULTS_AUTO = 0,   /* signal: needs no rights */
+  /* signal: needs no rights. Where the library came by dlopen (ctypes, JNI, plugins), so that it does
+   * not see the program replace the SIGBUS action: handler threads, which need no rights either
+   * and serve system calls where they may */
+  BUOY_FAULTS_AUTO = 0,
   BUOY_FAULTS_SIGNAL = 1, /* SIGBUS in the faulting thread; system calls need buoy_pin() */
   BUOY_FAULTS_THREAD = 2  /* handler threads; serves system calls too, needs kernel-mode faults */
 };
@@ -151,6 +154,9 @@ BUOY_API ssize_t buoy_pool_reclaim(buoy_pool* pool, size_t bytes);
 /* One counter or gauge by its name, as in `buoy run --stats`. ENOENT: no such name.
  * Async-signal-safe. */
 BUOY_API int buoy_pool_stat(buoy_pool* pool, const char* name, uint64_t* value);
+/* The names that buoy_pool_stat knows, by indices from 0 on; NULL past the last. The strings live as
+ * long as the library. Async-signal-safe. */
+BUOY_API const char* buoy_stat_name(size_t index);
 /* An eventfd (non-blocking, close-on-exec) that tells of purges and of rising pressure. A read
  * gives what happened since the last; BUOY_EVENT_* take the value apart. Moderate: ordinary memory
  * is being compressed. Critical: nothing is left to reclaim, or nearly; a program that can shrink

@@ -11,6 +11,7 @@
 #include "api/movable_owner.h"
 #include "api/pool.h"
 #include "api/pool_registry.h"
+#include "api/program_signals.h"
 #include "buoy/buoy.h"
 
 namespace buoy {
@@ -81,7 +82,8 @@ Status read_options(const buoy_options& o, PoolOptions* out) {
     return Error{EINVAL};
   switch (o.faults) {
     case BUOY_FAULTS_AUTO:
-      out->faults = Faults::kAuto;
+      // What replaces our SIGBUS action unseen would leave every fault to itself.
+      out->faults = program_signals::reach_us() ? Faults::kAuto : Faults::kThreadWhateverRights;
       break;
     case BUOY_FAULTS_SIGNAL:
       out->faults = Faults::kSignal;
@@ -154,6 +156,8 @@ int buoy_pool_stat(buoy_pool* pool, const char* name, uint64_t* value) {
   *value = v;
   return 0;
 }
+
+const char* buoy_stat_name(size_t index) { return Pool::stat_name(index); }
 
 void* buoy_map(buoy_pool* pool, size_t length, unsigned flags) {
   constexpr unsigned kKnown =

@@ -59,8 +59,11 @@ Status Pool::open() {
   if (Status s = context_.table.create(); !s) return s;
   if (Status s = vm_.create(); !s) return s;
   mmu::UffdOptions mmu_options;
-  mmu_options.delivery =
-      options_.faults == Faults::kThread ? mmu::Delivery::kThread : mmu::Delivery::kSignal;
+  const bool by_thread =
+      options_.faults == Faults::kThread || options_.faults == Faults::kThreadWhateverRights;
+  mmu_options.delivery = by_thread ? mmu::Delivery::kThread : mmu::Delivery::kSignal;
+  if (options_.faults == Faults::kThreadWhateverRights)
+    mmu_options.kernel_faults = mmu::KernelFaults::kWhereAllowed;
   mmu_options.sink = &vm_;
   mmu_options.counters = &context_.counters;
   mmu_options.pins = context_.pins.load();

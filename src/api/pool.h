@@ -16,7 +16,9 @@
 
 namespace buoy {
 
-enum class Faults : std::uint8_t { kAuto, kSignal, kThread };
+// kAuto is signal delivery. kThread serves faults of system calls, too, or fails for want of the right;
+// kThreadWhateverRights serves them where it may.
+enum class Faults : std::uint8_t { kAuto, kSignal, kThread, kThreadWhateverRights };
 using MapFlags = RegionFlags;
 
 struct PoolOptions {
@@ -113,6 +115,8 @@ class Pool {
   ByteSize reclaim(ByteSize bytes);
   // A counter or gauge by its name. False: no such name. Async-signal-safe.
   [[nodiscard]] bool stat(std::string_view name, std::uint64_t* value) const;
+  // The names of stat(), from 0 on; null past the last.
+  [[nodiscard]] static const char* stat_name(std::size_t index);
   // All of them, one flat JSON object on one line.
   void write_stats(int fd) const;
   void validate();

@@ -3,6 +3,8 @@
 // are kept beside the engine's handler where there is one, and passed to the kernel where there is
 // none. A handler for SIGSEGV gets the engine's correction in front of it. All other signals are
 // libc's.
+#include "api/program_signals.h"
+
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -69,6 +71,16 @@ BUOY_EXPORT int sigaction(int signal, const struct sigaction* action, struct sig
   if (signal == SIGBUS) return set_action(&delivery::set_program_action, action, old);
   if (signal == SIGSEGV) return set_action(&delivery::set_program_segv_action, action, old);
   return __sigaction(signal, action, old);
+}
+
+// The definition above, by a name that nothing stands before.
+extern "C" __attribute__((alias("sigaction"), visibility("hidden"), leaf)) int buoy_own_sigaction(
+    int signal, const struct sigaction* action, struct sigaction* old) noexcept;
+
+bool buoy::program_signals::reach_us() {
+  // Volatile: what the dynamic linker has found for the name, not what the compiler sees here.
+  int (*volatile const found)(int, const struct sigaction*, struct sigaction*) = &sigaction;
+  return found == &buoy_own_sigaction;
 }
 
 BUOY_EXPORT sighandler_t signal(int signal, sighandler_t handler) {

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 #include "api/pool.h"
 
@@ -78,6 +79,13 @@ bool Pool::stat(std::string_view name, std::uint64_t* value) const {
   return false;
 }
 
+const char* Pool::stat_name(std::size_t index) {
+  // All of them are literals, so a zero follows.
+  if (index < std::size(kGauges)) return kGauges[index].data();
+  const std::size_t event = index - std::size(kGauges);
+  return event < kEventCount ? event_name(static_cast<Event>(event)).data() : nullptr;
+}
+
 void Pool::write_stats(int fd) const {
   // One write: several processes may share the descriptor.
   char text[8192];
@@ -96,8 +104,7 @@ void Pool::write_stats(int fd) const {
     put(line.view());
   };
   put("{");
-  for (const std::string_view name : kGauges) field(name);
-  for (std::size_t e = 0; e < kEventCount; ++e) field(event_name(static_cast<Event>(e)));
+  for (std::size_t i = 0; stat_name(i) != nullptr; ++i) field(stat_name(i));
   put("}\n");
   for (std::size_t done = 0; done < size;) {
     const long n = sys::call(SYS_write, fd, sys::ptr(text + done), static_cast<long>(size - done));

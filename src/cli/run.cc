@@ -1,10 +1,8 @@
 #include "cli/run.h"
 
 #include <sys/sysinfo.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -12,6 +10,7 @@
 
 #include "cli/backing_file.h"
 #include "cli/kernel_support.h"
+#include "cli/preload_library.h"
 #include "cli/program.h"
 #include "cli/run_options.h"
 #include "cli/size.h"
@@ -25,29 +24,6 @@ namespace buoy::cli {
 namespace {
 
 namespace env = preload::environment;
-constexpr const char* kLibrary = "libbuoy_preload.so";
-
-// Beside the command (a build folder), or where an installation puts libraries.
-Outcome<std::string> find_library() {
-  std::error_code error;
-  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (error) return Failure{kUsage, "cannot find my own file: " + error.message()};
-  const auto folder = self.parent_path();
-  const std::array<std::filesystem::path, 4> places = {
-      folder / kLibrary, folder / "../lib" / kLibrary,
-      folder / "../lib/x86_64-linux-gnu" / kLibrary, folder / "../lib64" / kLibrary};
-  for (const auto& place : places) {
-    if (access(place.c_str(), R_OK) != 0) continue;
-    const std::string path = std::filesystem::canonical(place, error).string();
-    if (path.find_first_of(" :\t\n") != std::string::npos)
-      return Failure{kUsage, path +
-                                 ": the dynamic linker takes no path with spaces or colons; "
-                                 "install Buoy elsewhere"};
-    return path;
-  }
-  return Failure{kUsage,
-                 std::string(kLibrary) + " is neither beside " + self.string() + " nor in ../lib"};
-}
 
 bool names(const char* entry, std::string_view variable) {
   const std::string_view text(entry);
@@ -132,7 +108,7 @@ int run_command(const std::vector<std::string>& words) {
   if (!file) return fail(file.failure());
   const Outcome<bool> served = check_kernel_serves(mmu::Capabilities::probe(), options->faults);
   if (!served) return fail(served.failure());
-  const Outcome<std::string> library = find_library();
+  const Outcome<std::string> library = find_preload_library();
   if (!library) return fail(library.failure());
   const Outcome<std::string> path = resolve_program(options->program.front());
   if (!path) return fail(path.failure());

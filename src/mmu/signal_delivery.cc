@@ -277,6 +277,15 @@ void install_locked() {
   is_installed = true;
 }
 
+// Who came past set_program_action() has set what it wants already.
+void put_back_program_action_locked() {
+  KernelSigaction present;
+  kernel_sigaction(nullptr, &present);
+  if (present.handler != reinterpret_cast<void*>(&on_sigbus)) return;
+  const KernelSigaction programs = program_action();
+  kernel_sigaction(&programs, nullptr);
+}
+
 }  // namespace
 
 void set_handler_mover(const HandlerMover& mover) { handler_mover = mover; }
@@ -318,8 +327,7 @@ void detach(SignalReceiver* receiver) {
     if (slot == nullptr) return;
     slot->receiver.store(nullptr, std::memory_order_seq_cst);
     if (!is_any_left) {
-      const KernelSigaction programs = program_action();
-      kernel_sigaction(&programs, nullptr);
+      put_back_program_action_locked();
       is_installed = false;
     }
   }

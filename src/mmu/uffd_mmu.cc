@@ -96,7 +96,11 @@ Status UffdMmu::open_all() {
 }
 
 Status UffdMmu::open_descriptors() {
-  const Status opened = uffd_.open(modes(), features_);
+  Status opened = uffd_.open(modes_, features_);
+  if (!opened && can_do_with_less()) {
+    modes_ = Modes::kUserOnly;
+    opened = uffd_.open(modes_, features_);
+  }
   if (!opened) return opened;
   const Status shown =
       residency_.open(can_poison_ ? Residency::Markers::kPossible : Residency::Markers::kNone);
@@ -401,7 +405,8 @@ void UffdMmu::set_inheritance(int advice) {
 
 Status UffdMmu::before_fork() {
   // The child needs a descriptor of its own, and the rights may be gone since we got ours.
-  const auto trial = Uffd::open_raw(modes());
+  auto trial = Uffd::open_raw(modes_);
+  if (!trial && can_do_with_less()) trial = Uffd::open_raw(Modes::kUserOnly);
   // (Without a number to spare, the child has those of what it closes.)
   if (!trial && trial.code() != EMFILE) return trial.error();
   if (trial) sys::call(SYS_close, *trial);

@@ -31,10 +31,14 @@
 namespace buoy::mmu {
 
 enum class Delivery : std::uint8_t { kSignal, kThread };
+// Of thread delivery: whether faults that system calls take must be served, too, which needs rights, or
+// only where the rights are there (elsewhere such a call fails with EFAULT, as in signal delivery).
+enum class KernelFaults : std::uint8_t { kRequired, kWhereAllowed };
 enum class UseMove : std::uint8_t { kWherePossible, kNever };
 
 struct UffdOptions {
   Delivery delivery = Delivery::kSignal;
+  KernelFaults kernel_faults = KernelFaults::kRequired;
   FaultSink* sink = nullptr;
   Counters* counters = nullptr;
   Pins pins = Pins::kUnknown;
@@ -92,13 +96,17 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   Status after_fork_in_child() override;
 
  private:
-  explicit UffdMmu(const UffdOptions& options) : options_(options), pins_(options.pins) {}
+  explicit UffdMmu(const UffdOptions& options)
+      : options_(options),
+        pins_(options.pins),
+        modes_(options.delivery == Delivery::kThread ? Modes::kUserAndKernel : Modes::kUserOnly) {}
   ~UffdMmu() override = default;
 
   // uffd_mmu.cc
   [[nodiscard]] Status open_all();
-  [[nodiscard]] Modes modes() const {
-    return options_.delivery == Delivery::kThread ? Modes::kUserAndKernel : Modes::kUserOnly;
+  // The right that modes_ wants may be missing.
+  [[nodiscard]] bool can_do_with_less() const {
+    return modes_ == Modes::kUserAndKernel && options_.kernel_faults == KernelFaults::kWhereAllowed;
   }
   [[nodiscard]] Status open_descriptors();
   [[nodiscard]] Status start_delivery();
@@ -177,6 +185,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   std::atomic<bool> may_advise_all_{true};  // until it turns out that the kernel cannot
 
   std::atomic<Pins> pins_{Pins::kUnknown};
+  Modes modes_;         // what our descriptor serves
   CallCost take_run_;   // a call of take
   CallCost move_back_;  // a MOVE into the address, of a short run
   CallCost copy_page_;  // a page installed by COPY

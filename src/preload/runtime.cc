@@ -61,6 +61,7 @@ Result<Pool*> make_pool() {
     case Faults::kSignal:
       return make_pool_with_gate(gate::OutOfReach::kAllowed);
     case Faults::kThread:
+    case Faults::kThreadWhateverRights:  // not a program's system calls, which know no pins
       return make_pool_with_threads();
     case Faults::kAuto:
       break;
