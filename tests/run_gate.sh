@@ -11,7 +11,7 @@ thread="--faults thread --backing-file auto"
 # by_gate: the calls of the last program went through the gate, and all of libc's do.
 by_gate() {
   local sites entered left
-  sites=$(stat_of "$WORK/stats" gate_sites)
+  sites=$(stat_of "$WORK/stats" gate_sites_patched)
   entered=$(stat_of "$WORK/stats" gate_enter)
   left=$(stat_of "$WORK/stats" gate_sites_left)
   [[ ${sites:-0} -gt 500 ]] || fail "$1: $sites system calls patched"
@@ -68,7 +68,7 @@ else
       ./$program 2>"$WORK/err" </dev/null)
     [[ $? == 0 && $got == *": done" && ! -s $WORK/err ]] ||
       fail "nobody's $program: '$got' $(head -n 2 "$WORK/err")"
-    [[ $(stat_of "$WORK/nobody/stats" gate_sites) -gt 500 ]] || fail "nobody's $program: no gate"
+    [[ $(stat_of "$WORK/nobody/stats" gate_sites_patched) -gt 500 ]] || fail "nobody's $program: no gate"
     echo "ok: $program, as nobody"
   done
 fi

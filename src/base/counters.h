@@ -69,12 +69,13 @@ namespace buoy {
   X(fork_calls, "forks")                                                                    \
   X(gate_enter, "system calls that the gate looked at")                                     \
   X(gate_copy, "of these: made on a copy of the program's memory")                          \
+  X(gate_bounced_bytes, "bytes copied for that, there and back")                            \
   X(gate_pin, "of these: made on pinned pages")                                             \
   X(gate_retry, "of these: made again, after a page was brought in")                        \
   X(gate_continue, "times a transfer that had stopped at a missing page went on")           \
-  X(gate_unknown, "system calls that the gate's table does not have")                       \
+  X(gate_unknown_calls, "system calls that the gate's table does not have")                 \
   X(gate_dispatched, "system calls of code that is not patched, by a signal")               \
-  X(gate_sites, "system call instructions that the gate has patched")                       \
+  X(gate_sites_patched, "system call instructions that the gate has patched")               \
   X(gate_sites_left, "byte pairs that may be one, left as they are")                        \
   X(cma_alloc_success, "contiguous allocations served")                                     \
   X(cma_alloc_fail, "contiguous allocations refused")                                       \

@@ -118,7 +118,7 @@ long Call::make() {
     case Class::kHold:
       return held();
     case Class::kUnknown:
-      memory_.count(Event::gate_unknown);
+      memory_.count(Event::gate_unknown_calls);
       return held();
   }
   return raw();

@@ -34,6 +34,7 @@ std::size_t total_of(Memory& memory, Bytes vector, bool* is_managed) {
 // To the program's memory; false where it may not be stored to.
 bool store(Memory& memory, Bytes to, const void* from, std::size_t length) {
   to = to.first(length);
+  memory.count(Event::gate_bounced_bytes, to.length);
   return to.length == 0 || write_program(memory, to, from);
 }
 
@@ -93,8 +94,10 @@ long CopiedCall::make() {
 void* CopiedCall::copy_of(Bytes theirs, Contents contents) {
   if (!memory_.is_managed(theirs)) return theirs.pointer();
   std::byte* const ours = scratch_.take(theirs.length);
-  if (ours != nullptr && contents == Contents::kCopied)
+  if (ours != nullptr && contents == Contents::kCopied) {
+    memory_.count(Event::gate_bounced_bytes, theirs.length);
     std::memcpy(ours, theirs.pointer(), theirs.length);
+  }
   return ours;
 }
 
@@ -257,6 +260,7 @@ long write_by_copy(Memory& memory, const long* a, bool is_vector) {
         !read_program(memory, small, {static_cast<std::uintptr_t>(a[1]), length}))
       return -E2BIG;
   }
+  memory.count(Event::gate_bounced_bytes, length);
   return sys::call(SYS_write, a[0], sys::ptr(small), static_cast<long>(length));
 }
 

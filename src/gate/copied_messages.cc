@@ -148,6 +148,7 @@ class Received {
       if (!read_program(memory_, &v, at(m.msg_iov + k, sizeof v))) return;
       const std::size_t n = std::min(v.iov_len, length);
       if (n != 0) (void)write_program(memory_, at(v.iov_base, n), from);
+      memory_.count(Event::gate_bounced_bytes, n);
       from += n;
       length -= n;
     }

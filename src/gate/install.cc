@@ -105,7 +105,7 @@ Patched patch(const Image& image) {
     done.status = area->seal();
   }
   make_executable(image);
-  memory_if_set()->count(Event::gate_sites, count);
+  memory_if_set()->count(Event::gate_sites_patched, count);
   memory_if_set()->count(Event::gate_sites_left, done.counts.given_up);
   return done;
 }
