@@ -111,4 +111,54 @@ for pattern in loop zipf; do
   ((low > 500 && real >= low * 97 / 100 && real <= high * 103 / 100)) ||
     fail "$pattern: $real major faults in a process, $low to $high simulated"
 done
+
+# ---- A process is recorded --------------------------------------------------------------------------
+
+# run_refused PATTERN ARG...: buoy run ends with status 2 and one line.
+run_refused() {
+  local pattern=$1
+  shift
+  timeout 20 "$BUOY" run --budget 20M "$@" -- /bin/true >"$WORK/out" 2>"$WORK/err"
+  [[ $? == 2 && $(wc -l <"$WORK/err") == 1 ]] && grep -q "^buoy: run: --trace.*$pattern" "$WORK/err" ||
+    fail "buoy run $*: $(cat "$WORK/err")"
+}
+run_refused "an empty name" --trace ""
+run_refused "Is a directory" --trace "$WORK"
+run_refused "No such file" --trace "$WORK/none/trace"
+run_refused "no ordinary file" --trace /dev/null
+
+# Every fault of one thread is an access in its trace, whichever way faults come; what it was left from
+# before is gone.
+timeout 60 "$SIM" --pattern churn --pages 8192 --accesses 60000 --policy lru --budget 1M \
+  --write-trace "$WORK/trace" >"$WORK/out" || fail "churn: $(cat "$WORK/out")"
+for faults in signal thread; do
+  echo "what was there before" >"$WORK/recorded"
+  rm -f "$WORK/stats"
+  timeout -k 5 200 "$BUOY" run --budget 16M --faults $faults --trace "$WORK/recorded" --stats "$WORK/stats" -- \
+    "$PROGRAMS/replay_trace" "$WORK/trace" 0.33 >"$WORK/out" 2>"$WORK/err" || {
+    skip "--faults $faults: $(cat "$WORK/err")"
+    continue
+  }
+  timeout 60 "$SIM" --trace "$WORK/recorded" --budget 16M --policy lru --json "$WORK/json" >"$WORK/out" 2>"$WORK/err" ||
+    fail "a recorded trace: $(cat "$WORK/err")"
+  accesses=$(field accesses "$WORK/json")
+  [[ $accesses -gt 1000 && $accesses == "$(stat_of "$WORK/stats" pgfault)" ]] ||
+    fail "--faults $faults: $accesses accesses recorded of $(stat_of "$WORK/stats" pgfault) faults"
+  # MADV_DONTNEED: pages that are first touched again.
+  (($(field first_accesses "$WORK/json") > $(field footprint_pages "$WORK/json"))) ||
+    fail "--faults $faults: no page was discarded in the trace"
+  echo "--faults $faults: $accesses accesses recorded, as many as faults"
+done
+
+# Children write files of their own, also those that execute; what executes goes on in the same file.
+rm -f "$WORK"/family*
+timeout -k 5 60 "$BUOY" run --budget 16M --trace "$WORK/family" -- /bin/bash -c \
+  '/bin/true & wait; (exec /bin/true); exec /bin/true' 2>"$WORK/err" || fail "a family: $(cat "$WORK/err")"
+headers() { grep -a -o 'BUOY-TRC' "$1" | wc -l; }
+[[ $(headers "$WORK/family") == 2 ]] || fail "bash and what it became: not two headers"
+children=("$WORK"/family.*)
+((${#children[@]} == 2)) || fail "two children: ${#children[@]} files"
+for child in "${children[@]}"; do
+  [[ $(headers "$child") == 2 ]] || fail "a child and what it became: not two headers"
+done
 finish

@@ -24,7 +24,8 @@ struct Header {
   std::uint32_t flags;
   std::uint64_t pid;
   std::uint64_t budget_bytes;  // 0: recorded without one
-  std::uint64_t reserved[3];
+  std::uint64_t run;           // which run of `buoy run`: the pid of its first process
+  std::uint64_t reserved[2];
 };
 static_assert(sizeof(Header) == 64);
 
@@ -42,8 +43,8 @@ enum class Kind : std::uint8_t {
   kWillNeed = 6,  // MADV_WILLNEED, MADV_POPULATE_*
   kMap = 7,       // zeros from now on
   kUnmap = 8,     //
-  kMoveFrom = 9,  // mremap: contents go away from here; kMoveTo with the next sequence number
-  kMoveTo = 10,   //   says to where
+  kMoveFrom = 9,  // mremap: contents have left from here
+  kMoveTo = 10,   //   and are here now
   kLost = 11,     // `count` records before this one could not be written
   kCount
 };
