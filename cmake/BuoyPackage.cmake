@@ -1,7 +1,7 @@
 # `cpack -G DEB` in the build folder: a package for each component of BuoyInstall.cmake that there is.
 #
 #   buoy         the command and its preload library     libbuoy0       the shared library
-#   buoy-bench   the benchmarks                          libbuoy-dev    headers, archive, buoy(3)
+#   buoy-bench   benchmarks and simulator                libbuoy-dev    headers, archive, buoy(3)
 #   python3-buoy the Python module
 if(BUOY_SANITIZE OR NOT TARGET buoy OR NOT TARGET buoy_preload_lib OR NOT TARGET buoy-bench
    OR NOT TARGET man_pages)
@@ -59,7 +59,8 @@ unmodified program.")
 buoy_package(bench buoy-bench utils "buoy (= ${PROJECT_VERSION})"
   "run programs within a memory budget - benchmarks"
   "${what}\n\n\
-This package has the benchmarks, side by side with the kernel.")
+This package has the benchmarks, side by side with the kernel, and the\n\
+simulator of the page replacement.")
 buoy_package(library libbuoy0 libs ""
   "memory budgets within a process - shared library"
   "${what}\n\n\

@@ -142,6 +142,16 @@ foreach(source IN LISTS sources)
   buoy_add_gtest(${name} system ${source})
 endforeach()
 
+# The simulator's policies, traces and patterns.
+if(TARGET buoy_sim)
+  file(GLOB sources CONFIGURE_DEPENDS sim/*_test.cc)
+  buoy_object_targets(targets ${engine_layers} cli)
+  add_executable(sim_test ${sources})
+  target_link_libraries(sim_test PRIVATE buoy_sim
+    ${targets} buoy_common buoy_sanitize buoy_libs buoy_tool_libs ${CMAKE_DL_LIBS})
+  buoy_add_gtest(sim_test system ${sources})
+endif()
+
 # Programs that system tests run under `buoy run`: plain ones, never sanitized.
 file(GLOB sources CONFIGURE_DEPENDS tests/programs/*.c tests/programs/*.cc)
 foreach(source IN LISTS sources)

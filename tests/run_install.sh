@@ -20,7 +20,7 @@ export PKG_CONFIG_PATH=$LIBDIR/pkgconfig
 version=$(pkg-config --modversion buoy)
 [[ $("$PREFIX/bin/buoy" --version) == "buoy $version" ]] || fail "buoy.pc is of version '$version'"
 
-for file in include/buoy/buoy.h include/buoy/pool.hpp bin/buoy bin/buoy-bench \
+for file in include/buoy/buoy.h include/buoy/pool.hpp bin/buoy bin/buoy-bench bin/buoy-sim \
   share/bash-completion/completions/buoy; do
   [[ -s $PREFIX/$file ]] || fail "$file is not installed"
 done
@@ -160,7 +160,7 @@ words_of_page() { sed -E 's/\\f.//g; s/\\([-&])/\1/g; s/\\e/\\/g; s/^\.(TP|PP|RS
 words_of_help() { sed -E 's/^Usage: //; s/^ +//; s/ +/ /g; s/`//g' | grep -v '^$'; }
 if [[ -e $PREFIX/share/man/man1/buoy-run.1.gz ]]; then
   # Every line of the help is in the page, whichever option or word it is about.
-  for page in "buoy-run:run" "buoy:" "buoy-bench:"; do
+  for page in "buoy-run:run" "buoy:" "buoy-bench:" "buoy-sim:"; do
     command=${page%%:*}
     zcat "$PREFIX/share/man/man1/$command.1.gz" | words_of_page >"$WORK/page"
     # shellcheck disable=SC2086

@@ -32,6 +32,7 @@ constexpr std::string_view kGauges[] = {
     "same_filled_pages",
     "incompressible_pages",
     "pressure_level",
+    "mmu_take_ns",
 };
 }  // namespace
 
@@ -56,6 +57,8 @@ bool Pool::stat(std::string_view name, std::uint64_t* value) const {
     return *value = static_cast<std::uint64_t>(vm_.pressure_level()), true;
   if (name == "metadata_bytes") return *value = metadata_bytes(), true;
   if (name == "pagetable_bytes") return *value = mmu_->pagetable_bytes(), true;
+  // What the engine believes just now that taking a run of pages away costs.
+  if (name == "mmu_take_ns") return *value = mmu_->costs().take_run_ns, true;
   if (name == "arena_bytes") return *value = arena_->taken().bytes(), true;
   if (name == "arena_lost_bytes") return *value = arena_->compactor().lost_frames().bytes(), true;
   if (name == "contiguous_bytes") return *value = arena_->contiguous().frames().bytes(), true;

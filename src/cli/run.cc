@@ -1,10 +1,15 @@
 #include "cli/run.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <string_view>
 
@@ -67,7 +72,26 @@ std::vector<std::string> make_environment(const RunOptions& options, const std::
   if (!options.stats.empty())
     set(env::kStats,
         options.stats == "-" ? "-" : std::filesystem::absolute(options.stats).string());
+  if (!options.trace.empty()) set(env::kTrace, std::filesystem::absolute(options.trace).string());
   return list;
+}
+
+// The first process's trace is empty now, and can be written.
+Outcome<bool> prepare_trace(const std::string& path) {
+  if (path.empty()) return true;
+  const auto unusable = [&](const std::string& why) {
+    return Failure{kUsage, "run: --trace " + path + ": " + why};
+  };
+  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0644);
+  if (fd < 0) return unusable(std::strerror(errno));
+  struct stat status {};
+  const bool is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+  const bool is_empty = is_file && ftruncate(fd, 0) == 0;
+  const int error = errno;
+  close(fd);
+  if (!is_file) return unusable("is no ordinary file; name one");
+  if (!is_empty) return unusable(std::strerror(error));
+  return true;
 }
 
 void warn_if_larger_than_memory(ByteSize budget) {
@@ -114,6 +138,8 @@ int run_command(const std::vector<std::string>& words) {
   if (!path) return fail(path.failure());
   const Outcome<bool> preloadable = check_preloadable(*path);
   if (!preloadable) return fail(preloadable.failure());
+  if (const Outcome<bool> traced = prepare_trace(options->trace); !traced)
+    return fail(traced.failure());
   warn_if_larger_than_memory(options->budget);
   return supervise(
       {*path, options->program, make_environment(*options, *file, *library), env::kFirstPid});

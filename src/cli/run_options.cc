@@ -70,8 +70,8 @@ std::string set_not_empty(std::string& into, const std::string& value) {
   return {};
 }
 
-const std::array<Option, 6>& options_table() {
-  static const std::array<Option, 6> table = {{
+const std::array<Option, 7>& options_table() {
+  static const std::array<Option, 7> table = {{
       {"--budget", set_budget},
       {"--backing-file",
        [](RunOptions& o, const std::string& v) { return set_not_empty(o.backing_file, v); }},
@@ -85,6 +85,7 @@ const std::array<Option, 6>& options_table() {
          return choose(o.on_exhausted, v, {"sigbus", "wait"});
        }},
       {"--stats", [](RunOptions& o, const std::string& v) { return set_not_empty(o.stats, v); }},
+      {"--trace", [](RunOptions& o, const std::string& v) { return set_not_empty(o.trace, v); }},
   }};
   return table;
 }
@@ -162,6 +163,8 @@ and what does not fit compressed is written to a backing file. SIZE is bytes, or
                               wait until something is freed
   --stats FILE|-              one JSON object per process, when it ends, to FILE (FILE.PID for all
                               processes but the first) or to stderr
+  --trace FILE                what each process does to its memory (faults, advice, mappings), for
+                              buoy-sim, to FILE (FILE.PID for all processes but the first)
   --help                      this text
 
 Standard input, output and error, signals and the exit status pass through. Death by signal N ends

@@ -18,6 +18,7 @@ struct RunOptions {
   FaultDelivery faults = FaultDelivery::kAuto;
   std::string on_exhausted = "sigbus";
   std::string stats;                 // empty: none; "-": stderr; otherwise a path
+  std::string trace;                 // empty: none; otherwise a path
   std::vector<std::string> program;  // the program and its arguments; empty only with help
   bool help = false;
 };

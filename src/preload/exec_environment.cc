@@ -9,6 +9,7 @@
 #include "base/sys.h"
 #include "preload/environment.h"
 #include "preload/settings.h"
+#include "preload/trace_file.h"
 
 namespace buoy::preload {
 namespace {
@@ -83,6 +84,7 @@ void keep_environment_for_exec() {
 }
 
 ExecEnvironment::ExecEnvironment(char* const* program) : list_(program) {
+  flush_trace();  // a program that takes our place does so without a word
   if (library == nullptr || is_complete(program)) return;
   std::size_t entries = 0;
   while (program != nullptr && program[entries] != nullptr) ++entries;

@@ -13,6 +13,7 @@
 #include "preload/fork_catcher.h"
 #include "preload/route.h"
 #include "preload/stats_at_exit.h"
+#include "preload/trace_file.h"
 
 namespace buoy::preload {
 
@@ -106,6 +107,7 @@ void create_pool() {
   }
   own_pid.store(static_cast<int>(sys::call(SYS_getpid)), std::memory_order_relaxed);
   prepare_stats_at_exit();
+  start_trace(**made);
   the_pool.store(*made, std::memory_order_release);
 }
 
@@ -153,6 +155,7 @@ void after_fork_in_parent() { pool().after_fork_in_parent(); }
 void after_fork_in_child() {
   own_pid.store(static_cast<int>(sys::call(SYS_getpid)), std::memory_order_relaxed);
   stats_at_exit_after_fork_in_child();
+  trace_after_fork_in_child();
   fork_catcher_after_fork_in_child();
   gate::after_fork_in_child();
   if (const Status s = pool().after_fork_in_child(); !s) {

@@ -24,9 +24,20 @@ std::uint64_t parse_number(const char* text) {
   return n;
 }
 
-// The process's copies of the two paths.
+// The process's copies of the paths.
 constinit char kept_backing_file[PATH_MAX] = {};
 constinit char kept_stats[PATH_MAX] = {};
+constinit char kept_trace[PATH_MAX] = {};
+
+// Null where there is none; ENAMETOOLONG.
+Result<const char*> keep_path(const char* name, char (&into)[PATH_MAX]) {
+  const char* path = initial_environment(name);
+  if (path == nullptr) return path;
+  const std::size_t length = std::strlen(path);
+  if (length >= sizeof into) return Error{ENAMETOOLONG};
+  std::memcpy(into, path, length + 1);
+  return static_cast<const char*>(into);
+}
 
 bool is(const char* value, const char* word) {
   return value != nullptr && std::strcmp(value, word) == 0;
@@ -114,12 +125,14 @@ Result<Settings> read_settings(const char** what) {
   }
 
   *what = environment::kStats;
-  if (const char* stats = initial_environment(environment::kStats)) {
-    const std::size_t length = std::strlen(stats);
-    if (length >= PATH_MAX) return Error{ENAMETOOLONG};
-    std::memcpy(kept_stats, stats, length + 1);
-    s.stats = kept_stats;
-  }
+  const Result<const char*> stats = keep_path(environment::kStats, kept_stats);
+  if (!stats) return stats.error();
+  s.stats = *stats;
+
+  *what = environment::kTrace;
+  const Result<const char*> trace = keep_path(environment::kTrace, kept_trace);
+  if (!trace) return trace.error();
+  s.trace = *trace;
   return s;
 }
 

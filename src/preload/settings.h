@@ -11,6 +11,7 @@ namespace buoy::preload {
 struct Settings {
   PoolOptions pool;
   const char* stats = nullptr;  // "-" or a path; null: none wanted
+  const char* trace = nullptr;  // a path; null: none wanted
   int first_pid = 0;            // the process that `buoy run` started
 };
 

@@ -8,6 +8,7 @@
 #include "base/descriptors.h"
 #include "base/sys.h"
 #include "preload/runtime.h"
+#include "preload/trace_file.h"
 
 namespace buoy::preload {
 namespace {
@@ -46,6 +47,7 @@ void prepare_stats_at_exit() {
 }
 
 void write_stats_at_exit() {
+  flush_trace();
   Pool* pool = pool_if_started();
   if (pool == nullptr || settings().stats == nullptr || !is_own_process()) return;
   if (written.exchange(true)) return;

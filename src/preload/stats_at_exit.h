@@ -9,7 +9,7 @@ namespace buoy::preload {
 // Keeps a way to stderr, which many programs close before they end. Called when the pool is made.
 void prepare_stats_at_exit();
 
-// Writes once; later calls, and calls in a vfork child, do nothing. Raw system calls only.
+// Writes what was traced, too. Writes once; later calls, and calls in a vfork child, do nothing. Raw system calls only.
 void write_stats_at_exit();
 
 // The child writes its own, whatever the parent has written.

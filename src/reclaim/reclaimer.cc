@@ -375,23 +375,30 @@ void Reclaimer::wake() {
 
 void Reclaimer::background_body(void* self) { static_cast<Reclaimer*>(self)->run_background(); }
 
-void Reclaimer::run_background() {
+// Pages freed.
+PageCount Reclaimer::background_round() {
   constexpr unsigned kRoundsPerTidy = 16;
-  unsigned rounds = 0;
+  const GatePass pass(context_.gate);
+  pool_share_.look(context_);
+  if (pool_is_too_large()) (void)context_.swap->write_back(PageCount(kMostPerSqueeze));
+  PageCount freed = reclaim(PageCount(kMostPerSqueeze), ReclaimKind::kBackground);
+  // What the pool lost to sparse pageblocks comes back in steps, between the others.
+  if (++background_rounds_ % kRoundsPerTidy == 0)
+    freed += context_.arena->compactor().background_step(frames::Compactor::Pace::kBusy);
+  return freed;
+}
+
+void Reclaimer::keep_ahead() {
+  bool idle = context_.budget.is_above_high();
+  // Nothing to get: wait to be poked rather than spin.
+  while (!idle && !stop_.load(std::memory_order_relaxed))
+    idle = background_round().is_zero() || context_.budget.is_above_high();
+}
+
+void Reclaimer::run_background() {
   while (!stop_.load(std::memory_order_relaxed)) {
     const std::uint32_t seen = wake_word_.load(std::memory_order_acquire);
-    bool idle = context_.budget.is_above_high();
-    while (!idle && !stop_.load(std::memory_order_relaxed)) {
-      const GatePass pass(context_.gate);
-      pool_share_.look(context_);
-      if (pool_is_too_large()) (void)context_.swap->write_back(PageCount(kMostPerSqueeze));
-      PageCount freed = reclaim(PageCount(kMostPerSqueeze), ReclaimKind::kBackground);
-      // What the pool lost to sparse pageblocks comes back in steps, between the others.
-      if (++rounds % kRoundsPerTidy == 0)
-        freed += context_.arena->compactor().background_step(frames::Compactor::Pace::kBusy);
-      // Nothing to get: wait to be poked rather than spin.
-      idle = freed.is_zero() || context_.budget.is_above_high();
-    }
+    keep_ahead();
     if (!stop_.load(std::memory_order_relaxed)) {
       // Nobody waits for us: a bounded step, ten times a second.
       const GatePass pass(context_.gate);

@@ -71,6 +71,9 @@ class Reclaimer {
     if (context_.budget.is_below_low() && asleep_.load(std::memory_order_relaxed) != 0) wake();
   }
   void after_fork_in_child();
+  // What the background thread does when it wakes: frees pages up to the high watermark. For a
+  // simulation, which has no threads; outside the gate, unlike everything else here.
+  void keep_ahead();
 
   // Stores on clean pages cost a fault, letting them go unchanged saves a compression: is it worth
   // keeping compressed copies of pages that were only read?
@@ -114,6 +117,7 @@ class Reclaimer {
   void wake();
   static void background_body(void* self);
   void run_background();
+  PageCount background_round();
 
   Context& context_;
   PurgeSource* purge_source_ = nullptr;
@@ -124,6 +128,7 @@ class Reclaimer {
   std::atomic<std::uint32_t> asleep_{0};
   std::atomic<bool> stop_{false};
   std::atomic<int> keep_balance_{0};
+  unsigned background_rounds_ = 0;
 };
 
 }  // namespace buoy

@@ -66,6 +66,7 @@ Status Vm::advise(PageRun run, LockedPages locked_pages, Quiet quiet, Body body)
 }
 
 Status Vm::discard(PageRun run, LockedPages locked_pages) {
+  record(trace::Kind::kDiscard, run);
   return advise(run, locked_pages, Quiet::kAwaited,
                 [](std::optional<LockedLeaf>& locked, LeafRange range) {
                   locked->split_folios(range, Event::folio_split);
@@ -140,6 +141,7 @@ bool is_idle(Pte p) { return p.has(Pte::kIdle); }
 }  // namespace
 
 Status Vm::free_lazily(PageRun run, Until until) {
+  record(trace::Kind::kFree, run);
   return advise(run, LockedPages::kEndIt, Quiet::kAwaited,
                 [this, until](std::optional<LockedLeaf>& locked, LeafRange range) {
                   if (!range.is_empty()) free_lazily(*locked, range, until);
@@ -191,6 +193,7 @@ Status Vm::reuse(PageRun run) {
 }
 
 Status Vm::cold(PageRun run) {
+  record(trace::Kind::kCold, run);
   return advise(run, LockedPages::kEndIt, Quiet::kAsItIs,
                 [this](std::optional<LockedLeaf>& locked, LeafRange range) {
                   locked->mark_cold(range);
@@ -203,6 +206,7 @@ Status Vm::cold(PageRun run) {
 }
 
 Status Vm::page_out(PageRun run) {
+  record(trace::Kind::kPageOut, run);
   return advise(run, LockedPages::kEndIt, Quiet::kAsItIs,
                 [this](std::optional<LockedLeaf>& locked, LeafRange range) {
                   using Discards = LockedLeaf::Discards;
@@ -219,6 +223,7 @@ Status Vm::page_out(PageRun run) {
 }
 
 Status Vm::will_need(PageRun run) {
+  record(trace::Kind::kWillNeed, run);
   const bool is_whole = mapped_prefix(run) == run.count;
   // Only as far as the budget has room: bringing in must not push out.
   context_.table.for_each_leaf_in(run, [this](Leaf& leaf, PageRun part) {
@@ -238,6 +243,7 @@ Status Vm::will_need(PageRun run) {
 Status Vm::populate(PageRun run, PinFor purpose) {
   if (mapped_prefix(run) != run.count) return Error{ENOMEM};
   if (permitted_prefix(run, purpose) != run.count) return Error{EINVAL};
+  record(trace::Kind::kWillNeed, run);
   for (Vpn at = run.first; at < run.end();) {
     const SignalBlock signals;
     const PageCount filled = fill_empty({at, run.end() - at});

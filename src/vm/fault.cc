@@ -99,7 +99,7 @@ void Vm::make_room_for_signals(std::uintptr_t stack) {
 
 mmu::Verdict Vm::on_fault(const mmu::Fault& fault) {
   context_.counters.add(Event::pgfault);
-  const Step step = serve(fault);
+  const Step step = serve_and_record(fault);
   const mmu::Verdict verdict = step.verdict();
   if (verdict == mmu::Verdict::kResolved)
     make_room_for_signals(mmu::signal_delivery::stack_of_toucher());
@@ -126,6 +126,13 @@ void Vm::tell_what_is_full(sys::Line& line) const {
   add(", pinned or locked ", static_cast<std::uint64_t>(context_.held_pages));
   add(", arena ", context_.arena->taken().value());
   line.text(")");
+}
+
+Step Vm::serve_and_record(const mmu::Fault& fault) {
+  const Step step = serve(fault);
+  if (step.end != Step::End::kForeign)
+    record(fault.is_store ? trace::Kind::kStore : trace::Kind::kLoad, {fault.vpn, PageCount(1)});
+  return step;
 }
 
 Step Vm::serve(const mmu::Fault& fault) {
@@ -402,7 +409,7 @@ Status Vm::make_resident(Vpn vpn, bool for_store) {
   fault.vpn = vpn;
   fault.address = vpn.address();
   fault.is_store = for_store;
-  return serve(fault).status();
+  return serve_and_record(fault).status();
 }
 
 }  // namespace buoy

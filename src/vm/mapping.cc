@@ -131,6 +131,7 @@ Result<Vpn> Vm::map_at(PageRun run, RegionFlags flags, mmu::Access access) {
 
 // Contents of the run's existing leaves go; their pages are `to` afterwards.
 void Vm::clear_leaves(PageRun run, PteState to) {
+  record(to == PteState::kHole ? trace::Kind::kUnmap : trace::Kind::kMap, run);
   for_each_locked_leaf(context_, run, [to](LockedLeaf& locked, LeafRange range) {
     BUOY_CHECK(locked.wait_until_quiet(range));  // recycled under the region lock alone
     // The kernel refuses only what it has mlocked, which we never ask for.

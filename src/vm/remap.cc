@@ -182,6 +182,8 @@ Status Vm::move_pages(PageRun from, Vpn to) {
     take_back({to, done}, from.first);
     return moved.status;
   }
+  record(trace::Kind::kMoveFrom, from);
+  record(trace::Kind::kMoveTo, {to, from.count});
   return {};
 }
 

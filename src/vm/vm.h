@@ -15,6 +15,7 @@
 #include "mmu/mmu.h"
 #include "reclaim/context.h"
 #include "reclaim/reclaimer.h"
+#include "vm/recorder.h"
 #include "vm/scratch.h"
 #include "vm/step.h"
 #include "vm/volatile_map.h"
@@ -50,6 +51,9 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Context& context() { return context_; }
   Reclaimer& reclaimer() { return reclaimer_; }
   [[nodiscard]] PressureLevel pressure_level() const { return reclaimer_.pressure_level(); }
+
+  // What happens to pages is noted there from now on. Before anything is mapped.
+  void set_recorder(Recorder* recorder) { recorder_ = recorder; }
 
   // ---- Faults (fault.cc) ----------------------------------------------------------------------
   mmu::Verdict on_fault(const mmu::Fault& fault) override;
@@ -199,8 +203,13 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   void validate(PageCount arena_pages);
 
  private:
+  void record(trace::Kind kind, PageRun run) {
+    if (recorder_ != nullptr) [[unlikely]]
+      recorder_->note(kind, run);
+  }
   // Tries until the page is there, or never will be: never kAgain.
   Step serve(const mmu::Fault& fault);
+  Step serve_and_record(const mmu::Fault& fault);
   Step resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge);
   Step fill(LockedLeaf& locked, unsigned i, Precharge& precharge);
   Step bring_in(LockedLeaf& locked, unsigned i, Precharge& precharge);
@@ -288,6 +297,7 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   void validate_marks() BUOY_NO_TSA;
 
   Context& context_;
+  Recorder* recorder_ = nullptr;  // null: nothing is recorded
   Reclaimer reclaimer_;
   VolatileMap volatile_{*this};
   OnExhausted on_exhausted_;
