@@ -63,6 +63,8 @@ TEST(CapiPool, GoodOptionsMakeAPool) {
   EXPECT_EQ(create_errno(options), 0);
   options.on_exhausted = BUOY_EXHAUSTED_WAIT;
   EXPECT_EQ(create_errno(options), 0);
+  options.on_exhausted = BUOY_EXHAUSTED_ENOMEM;
+  EXPECT_EQ(create_errno(options), 0);
 }
 
 std::ptrdiff_t count_threads() {
@@ -98,7 +100,7 @@ TEST(CapiPool, BadOptionsAreRefused) {
   refused([](buoy_options& o) { o.compressor = ""; });
   refused([](buoy_options& o) { o.faults = 3; });
   refused([](buoy_options& o) { o.faults = -1; });
-  refused([](buoy_options& o) { o.on_exhausted = 2; });
+  refused([](buoy_options& o) { o.on_exhausted = 3; });
   buoy_options options = good_options();
   buoy_pool* pool = nullptr;
   EXPECT_EQ(errno_of([&] { return buoy_pool_create(nullptr, &pool) == 0; }), EINVAL);

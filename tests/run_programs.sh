@@ -33,6 +33,13 @@ same_as_native 256M ""      "$PROGRAMS/io_in_flight" 64 3
 same_as_native 32M  "$file" "$PROGRAMS/io_in_flight" 64 5
 same_as_native 32M  "$file --compressor zstd" "$PROGRAMS/stamp_pages" 64 2 30000
 
+# Asked until they say no; natively a number of MiB stands for where memory ends.
+for budget in 16M 32M 64M; do
+  same_as_native $budget "--backing-file none --on-exhausted enomem" "$PROGRAMS/refused_in_time" 80
+done
+same_as_native 48M "--backing-file none --compressor none --on-exhausted enomem" "$PROGRAMS/refused_in_time" 80
+same_as_native 32M "--backing-file none --faults thread --on-exhausted enomem" "$PROGRAMS/refused_in_time" 80
+
 # Every way to end: the same status, and statistics wherever the process ends by itself.
 for way in return exit _exit _Exit quick_exit syscall pthread_exit closed abort kill term segv; do
   same_as_native 32M "" "$PROGRAMS/exits" "$way"

@@ -39,7 +39,9 @@ enum {
 /* options.on_exhausted: what happens when every tier is full. */
 enum {
   BUOY_EXHAUSTED_SIGBUS = 0, /* the toucher gets SIGBUS, and stderr one line */
-  BUOY_EXHAUSTED_WAIT = 1    /* the toucher waits until memory is freed */
+  BUOY_EXHAUSTED_WAIT = 1,   /* the toucher waits until memory is freed */
+  /* what maps or allocates fails with ENOMEM where the pages might not be had later; else as SIGBUS */
+  BUOY_EXHAUSTED_ENOMEM = 2
 };
 
 struct buoy_options {

@@ -101,6 +101,9 @@ Status read_options(const buoy_options& o, PoolOptions* out) {
     case BUOY_EXHAUSTED_WAIT:
       out->on_exhausted = OnExhausted::kWait;
       break;
+    case BUOY_EXHAUSTED_ENOMEM:
+      out->on_exhausted = OnExhausted::kEnomem;
+      break;
     default:
       return Error{EINVAL};
   }

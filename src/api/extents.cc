@@ -44,6 +44,7 @@ Status Extents::destroy(Extents* extents) {
     return extents->noted_metadata_;
   };
   const ByteSize metadata = frames::kPlacedBytes<Extents> + unmap_all();
+  pool.vm().commitment().drop(PageCount::covering(extents->allocated_bytes()));
   pool.count_metadata(-static_cast<std::ptrdiff_t>(metadata));
   pool.count_owner(-1);
   frames::displace(extents);
@@ -146,26 +147,33 @@ Result<Extents::Allocated> Extents::allocate(ByteSize length, ByteSize alignment
   if (length > kMost || alignment > kMost) return Error{ENOMEM};
   const PageCount count = PageCount::covering(length);
   const PageCount aligned = PageCount::covering(alignment);
+  const Pledge pledge(pool_.vm().commitment(), count);
+  if (!pledge.is_made()) return Error{ENOMEM};
   // Others may be faster with the fresh chunk, but not for ever.
   constexpr int kMostTries = 16;
   for (int tries = 0; tries < kMostTries; ++tries) {
-    if (const auto taken = take(count, aligned)) {
-      if (!taken->is_fresh) (void)pool_.vm().reuse(taken->run);
-      return Allocated{taken->run.first.pointer(), taken->is_fresh};
-    }
+    if (const auto taken = take(count, aligned)) return handed_out(*taken);
     if (Status s = add_chunk(count + aligned - PageCount(1)); !s) return s.error();
   }
   return Error{ENOMEM};
+}
+
+Extents::Allocated Extents::handed_out(const Taken& taken) {
+  pool_.vm().commitment().add(taken.run.count);
+  if (!taken.is_fresh) (void)pool_.vm().reuse(taken.run);
+  return {taken.run.first.pointer(), taken.is_fresh};
 }
 
 Result<Extents::Allocated> Extents::allocate_at(void* address, ByteSize length) {
   const auto start = reinterpret_cast<std::uintptr_t>(address);
   if (start % kPageSize != 0 || length == 0) return Error{EINVAL};
   if (length > kMost) return Error{ENOMEM};
-  const auto taken = take_at({Vpn::of_address(start), PageCount::covering(length)});
+  const PageRun run{Vpn::of_address(start), PageCount::covering(length)};
+  const Pledge pledge(pool_.vm().commitment(), run.count);
+  if (!pledge.is_made()) return Error{ENOMEM};
+  const auto taken = take_at(run);
   if (!taken) return Error{ENOMEM};
-  if (!taken->is_fresh) (void)pool_.vm().reuse(taken->run);
-  return Allocated{address, taken->is_fresh};
+  return handed_out(*taken);
 }
 
 Status Extents::free(void* address, ByteSize length) {
@@ -188,6 +196,7 @@ Status Extents::free(void* address, ByteSize length) {
       note_metadata();
       chunk->allocated -= run.count;
       allocated_.fetch_sub(run.count.value(), std::memory_order_relaxed);
+      pool_.vm().commitment().drop(run.count);
       return {};
     }
   }

@@ -39,7 +39,8 @@ class Extents {
   };
   // EINVAL: no length, alignment not a power of two. ENOMEM.
   [[nodiscard]] Result<Allocated> allocate(ByteSize length, ByteSize alignment);
-  // At that very place. EINVAL: no length, not page-aligned. ENOMEM: not all of it is free.
+  // At that very place. EINVAL: no length, not page-aligned. ENOMEM: not all of it is free, or it
+  // cannot be promised.
   [[nodiscard]] Result<Allocated> allocate_at(void* address, ByteSize length);
   // Any part of what is allocated. EINVAL: not page-aligned, not in one chunk, or free already;
   // ENOMEM: too many free runs. It stays allocated then.
@@ -51,7 +52,10 @@ class Extents {
   }
 
   Extents(Pool& pool, ByteSize chunk, MapFlags flags)
-      : pool_(pool), chunk_(PageCount::covering(chunk)), flags_(flags) {}
+      : pool_(pool),
+        chunk_(PageCount::covering(chunk)),
+        // A chunk promises nothing; what is handed out of it does.
+        flags_(pool.vm().commitment().is_kept() ? flags | MapFlags::kOwnersPromise : flags) {}
 
  private:
   struct Chunk {
@@ -83,6 +87,8 @@ class Extents {
   };
   [[nodiscard]] std::optional<Taken> take(PageCount count, PageCount alignment);
   [[nodiscard]] std::optional<Taken> take_at(PageRun run);
+  // What was taken, promised and ready to be stored to.
+  [[nodiscard]] Allocated handed_out(const Taken& taken);
   // Counts what was taken out of the chunk, and hands it on.
   std::optional<Taken> counted(std::optional<Taken> taken) BUOY_REQUIRES(lock_);
   [[nodiscard]] std::optional<Taken> take_fresh(PageCount count, PageCount alignment)

@@ -82,7 +82,7 @@ const std::array<Option, 7>& options_table() {
       {"--faults", set_faults},
       {"--on-exhausted",
        [](RunOptions& o, const std::string& v) {
-         return choose(o.on_exhausted, v, {"sigbus", "wait"});
+         return choose(o.on_exhausted, v, {"sigbus", "wait", "enomem"});
        }},
       {"--stats", [](RunOptions& o, const std::string& v) { return set_not_empty(o.stats, v); }},
       {"--trace", [](RunOptions& o, const std::string& v) { return set_not_empty(o.trace, v); }},
@@ -159,8 +159,10 @@ and what does not fit compressed is written to a backing file. SIZE is bytes, or
                               system calls of the program passing a gate; needs no rights. thread:
                               handler threads; needs the right to handle faults of the kernel (see
                               `buoy info`). auto (default): signal where the gate can be built
-  --on-exhausted sigbus|wait  when nothing more fits anywhere: SIGBUS to the toucher (default), or
-                              wait until something is freed
+  --on-exhausted sigbus|wait|enomem
+                              when nothing more fits anywhere: SIGBUS to the toucher (default); wait
+                              until something is freed; or malloc and mmap answer NULL and ENOMEM
+                              ahead of that, while there is still a reserve
   --stats FILE|-              one JSON object per process, when it ends, to FILE (FILE.PID for all
                               processes but the first) or to stderr
   --trace FILE                what each process does to its memory (faults, advice, mappings), for

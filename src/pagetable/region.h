@@ -20,9 +20,13 @@ enum class RegionFlags : std::uint32_t {
   kHuge = 2,
   kPurgedReadsZero = 4,
   kVolatileMayCompress = 8,
+  kOwnersPromise = 16,  // whoever hands it out says how much of it is promised (vm/commitment.h)
 };
 constexpr RegionFlags operator|(RegionFlags a, RegionFlags b) {
   return static_cast<RegionFlags>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
+}
+constexpr RegionFlags without(RegionFlags set, RegionFlags f) {
+  return static_cast<RegionFlags>(static_cast<std::uint32_t>(set) & ~static_cast<std::uint32_t>(f));
 }
 constexpr bool has(RegionFlags set, RegionFlags f) {
   return (static_cast<std::uint32_t>(set) & static_cast<std::uint32_t>(f)) != 0;

@@ -6,7 +6,7 @@
 //   BUOY_BACKING_FILE   none | auto | an absolute path, of a file that is made and unlinked at once
 //   BUOY_COMPRESSOR     lz4 | zstd | none
 //   BUOY_FAULTS         auto | signal | thread      (auto: signal, with the gate, where that can be)
-//   BUOY_ON_EXHAUSTED   sigbus | wait
+//   BUOY_ON_EXHAUSTED   sigbus | wait | enomem
 //   BUOY_STATS          - | an absolute path        (absent: no statistics)
 //   BUOY_TRACE          an absolute path            (absent: no trace)
 //   BUOY_LAZY_FREE      0: what malloc lets go of is discarded at once (to compare; not set by run)

@@ -122,9 +122,27 @@ bool give_arenas_their_memory() {
   return arenas <= kMostArenas;
 }
 
+}  // namespace
+
+constinit std::atomic<bool> arenas_are_set_up{false};
+
+namespace {
+
+// The arenas took 2 MiB of tables each as they were made.
+void settle_tables() {
+  Commitment& commitment = pool().vm().commitment();
+  if (!commitment.is_kept()) return;
+  ByteSize bytes = 0;
+  for (const ArenaMemory& m : memory)
+    if (m.extents != nullptr) bytes += m.extents->allocated_bytes();
+  commitment.settle_tables(PageCount::covering(bytes));
+}
+
 // An arena without extents maps small pieces, which are not the pool's.
 __attribute__((constructor)) void set_up_arenas() {
   if (!give_arenas_their_memory()) foreign::can_tell.store(false, std::memory_order_relaxed);
+  settle_tables();
+  arenas_are_set_up.store(true, std::memory_order_relaxed);
 }
 
 }  // namespace

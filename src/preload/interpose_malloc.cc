@@ -77,11 +77,15 @@ BUOY_FOR_JEMALLOC void* buoy_je_sbrk(intptr_t /*increment*/) {
 BUOY_FOR_JEMALLOC void* buoy_je_mmap(void* address, size_t length, int prot, int flags, int fd,
                                      off_t offset) {
   const buoy::preload::MapRequest r{address, length, prot, flags};
-  if (length >= buoy::preload::kManagedFrom || (flags & MAP_FIXED) != 0 || !is_ordinary(r) ||
+  const bool are_tables = !buoy::preload::arenas_are_set_up.load(std::memory_order_relaxed) &&
+                          buoy::preload::pool().vm().commitment().is_kept();
+  const bool is_large = length >= buoy::preload::kManagedFrom && !are_tables;
+  if (is_large || (flags & MAP_FIXED) != 0 || !is_ordinary(r) ||
       !foreign::can_tell.load(std::memory_order_relaxed))
     return mmap(address, length, prot, flags, fd, offset);
   const auto got =
-      buoy::preload::pool().map(buoy::PageCount::covering(length).bytes(), buoy::MapFlags::kNone,
+      buoy::preload::pool().map(buoy::PageCount::covering(length).bytes(),
+                                are_tables ? buoy::MapFlags::kOwnersPromise : buoy::MapFlags::kNone,
                                 buoy::preload::access_of(prot), address);
   if (got) return *got;
   errno = got.code();

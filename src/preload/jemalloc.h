@@ -3,6 +3,7 @@
 // keeps its names and is exported.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 
 #define BUOY_JEMALLOC extern "C" __attribute__((visibility("hidden")))
@@ -27,3 +28,11 @@ BUOY_JEMALLOC int buoy_je_mallctl(const char* name, void* old, std::size_t* old_
 BUOY_JEMALLOC int buoy_je_mallctlnametomib(const char* name, std::size_t* mib, std::size_t* parts);
 BUOY_JEMALLOC int buoy_je_mallctlbymib(const std::size_t* mib, std::size_t parts, void* old,
                                        std::size_t* old_size, void* fresh, std::size_t size);
+
+namespace buoy::preload {
+
+// Until the arenas have their extents, what jemalloc maps is tables of its own for the most part, far
+// larger than what it touches of them: no promise to the program (vm/commitment.h).
+extern constinit std::atomic<bool> arenas_are_set_up;
+
+}  // namespace buoy::preload

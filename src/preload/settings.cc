@@ -120,6 +120,8 @@ Result<Settings> read_settings(const char** what) {
     s.pool.on_exhausted = OnExhausted::kSigbus;
   } else if (is(exhausted, "wait")) {
     s.pool.on_exhausted = OnExhausted::kWait;
+  } else if (is(exhausted, "enomem")) {
+    s.pool.on_exhausted = OnExhausted::kEnomem;
   } else {
     return Error{EINVAL};
   }

@@ -205,22 +205,31 @@ void BackingFile::after_fork_in_child() {
   if (own_ + 1U < kMaxFiles)
     ++own_;
   else
-    is_broken_ = true;
+    is_broken_.store(true, std::memory_order_relaxed);
   clusters_.start_new_file();
 }
 
 // ---------------------------------------------------------------- looking at it
 
-ByteSize BackingFile::allocated_bytes() {
-  const Guard guard(lock_);
-  return clusters_.allocated_bytes(own_);
+PageCount BackingFile::room() const {
+  if (is_broken_.load(std::memory_order_relaxed) || said_broken_.load(std::memory_order_relaxed))
+    return {};
+  const OpenFile& own = files_[own_];
+  ByteSize more = own.is_open() ? disk_space_left(own) : disk_space_left(directory_);
+  const ByteSize limit = most_file_bytes();
+  more = std::min(more, limit - std::min(limit, clusters_.file_bytes()));
+  // An eighth is lost to ends of clusters and to records that are gone but not yet collected.
+  const ByteSize holds = (clusters_.allocated_bytes() + more) / 8 * 7;
+  const ByteSize lives = live_bytes();
+  return PageCount((holds - std::min(holds, lives)) / record_bytes(kPageSize));
 }
 
 void BackingFile::trim() {
   const Guard guard(lock_);
   // What the next few batches will take again is kept.
   constexpr std::uint32_t kKeep = 16;
-  if (files_[own_].is_open() && !is_broken_) clusters_.release_ready(files_[own_], own_, kKeep);
+  if (files_[own_].is_open() && !is_broken_.load(std::memory_order_relaxed))
+    clusters_.release_ready(files_[own_], own_, kKeep);
 }
 
 ByteSize BackingFile::metadata_bytes() const {

@@ -86,7 +86,11 @@ class BackingFile {
   [[nodiscard]] std::uint64_t pages() const { return pages_.load(std::memory_order_relaxed); }
   // Of records that live, headers included.
   [[nodiscard]] ByteSize live_bytes() const { return live_bytes_.load(std::memory_order_relaxed); }
-  [[nodiscard]] ByteSize allocated_bytes() BUOY_EXCLUDES(lock_);
+  // Disk space held by the file of this process. Lock-free.
+  [[nodiscard]] ByteSize allocated_bytes() const { return clusters_.allocated_bytes(); }
+  // How many pages it can still take, none of which compress, as far as one can tell now: others
+  // write to the same disk. Lock-free.
+  [[nodiscard]] PageCount room() const;
   [[nodiscard]] ByteSize metadata_bytes() const BUOY_NO_TSA;
   void validate() BUOY_EXCLUDES(lock_);
 
@@ -152,7 +156,6 @@ class BackingFile {
   char directory_[256] = {};   // where a child opens its own file
 
   Mutex<LockRank::kSwapFile> lock_;
-  bool is_broken_ BUOY_GUARDED_BY(lock_) = false;  // no more writing
   std::uint32_t open_ BUOY_GUARDED_BY(lock_) = ClusterMap::kNone;
   std::uint32_t hand_ BUOY_GUARDED_BY(lock_) = 1;  // of the clock: a handle
   bool is_collecting_ BUOY_GUARDED_BY(lock_) = false;
@@ -164,6 +167,7 @@ class BackingFile {
 
   std::atomic<std::uint64_t> pages_{0};
   std::atomic<std::uint64_t> live_bytes_{0};
+  std::atomic<bool> is_broken_{false};  // no more writing; set under the lock
   std::atomic<bool> said_full_{false};
   std::atomic<bool> said_broken_{false};
   std::atomic<bool> said_corrupt_{false};

@@ -35,16 +35,17 @@ void ClusterMap::gather_empty(std::uint8_t file_index) {
 Status ClusterMap::grow(const OpenFile& file, std::uint8_t file_index) {
   for (const std::uint32_t count : {kGrowClusters, 1U}) {
     if (span_ + count > clusters_.count()) return Error{ENOSPC};
-    const Status s = allocate_space(file, next_number_ * kClusterBytes, count * kClusterBytes);
+    const Status s = allocate_space(file, file_bytes(), count * kClusterBytes);
     if (!s && count == 1) return s;
     if (!s) continue;
     for (std::uint32_t i = 0; i < count; ++i) {
       Cluster& c = at(span_++);
-      c.number = next_number_++;
+      c.number = next_number_.fetch_add(1, std::memory_order_relaxed);
       c.file = file_index;
       c.state = ClusterState::kReady;
     }
     ready_ += count;
+    held_.fetch_add(count, std::memory_order_relaxed);
     return {};
   }
   return Error{ENOSPC};
@@ -63,6 +64,7 @@ std::uint32_t ClusterMap::take(const OpenFile& file, std::uint8_t file_index, Pu
       if (*why = allocate_space(file, offset_of(i), kClusterBytes); !*why) break;
       c.state = ClusterState::kReady;
       ++ready_;
+      held_.fetch_add(1, std::memory_order_relaxed);
     }
     // The very first growth by one cluster would leave it to collection; hence a second.
     while (ready_ <= kept)
@@ -114,6 +116,7 @@ void ClusterMap::release_ready(const OpenFile& file, std::uint8_t file_index, st
     give_back_space(file, offset_of(i), kClusterBytes);
     c.state = ClusterState::kHole;
     --ready_;
+    held_.fetch_sub(1, std::memory_order_relaxed);
   }
 }
 
@@ -127,13 +130,6 @@ void ClusterMap::thaw(std::uint8_t bit) {
   for (std::uint32_t i = 0; i < span_; ++i)
     at(i).frozen = static_cast<std::uint8_t>(at(i).frozen & ~bit);
   maybe_empty_.fetch_add(1, std::memory_order_release);
-}
-
-ByteSize ClusterMap::allocated_bytes(std::uint8_t file_index) const {
-  ByteSize bytes = 0;
-  for (std::uint32_t i = 0; i < span_; ++i)
-    if (at(i).file == file_index && at(i).state != ClusterState::kHole) bytes += kClusterBytes;
-  return bytes;
 }
 
 }  // namespace buoy::swap

@@ -97,14 +97,22 @@ class ClusterMap {
     return std::uint64_t{at(cluster).number} * kClusterBytes;
   }
   [[nodiscard]] std::uint32_t span() const { return span_; }
-  // Disk space held: everything but holes and other processes' clusters.
-  [[nodiscard]] ByteSize allocated_bytes(std::uint8_t file_index) const;
+  // Disk space held: everything but holes and other processes' clusters. These two may be asked
+  // without the lock.
+  [[nodiscard]] ByteSize allocated_bytes() const {
+    return std::uint64_t{held_.load(std::memory_order_relaxed)} * kClusterBytes;
+  }
+  // From the file's start to the end of its last cluster, holes included.
+  [[nodiscard]] ByteSize file_bytes() const {
+    return std::uint64_t{next_number_.load(std::memory_order_relaxed)} * kClusterBytes;
+  }
   [[nodiscard]] ByteSize metadata_bytes() const {
     return PageCount::covering(span_ * sizeof(Cluster)).bytes();
   }
   // A fork child begins a file of its own: numbers start anew.
   void start_new_file() {
-    next_number_ = 1;
+    next_number_.store(1, std::memory_order_relaxed);
+    held_.store(0, std::memory_order_relaxed);
     ready_ = 0;
   }
 
@@ -121,7 +129,8 @@ class ClusterMap {
 
   frames::ReservedArray<Cluster> clusters_;
   std::uint32_t span_ = 0;
-  std::uint32_t next_number_ = 1;              // the file's first cluster holds its signature
+  std::atomic<std::uint32_t> next_number_{1};  // the file's first cluster holds its signature
+  std::atomic<std::uint32_t> held_{0};         // clusters of the current file with disk space
   std::uint32_t ready_ = 0;                    // clusters in kReady of the current file
   std::atomic<std::uint32_t> maybe_empty_{0};  // went empty since the last look
 };

@@ -156,12 +156,31 @@ void close_file(OpenFile& file, bool empty_it) {
   file.fd = -1;
 }
 
+ByteSize most_file_bytes() {
+  struct rlimit limit {};
+  if (sys::call(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, sys::ptr(&limit)) != 0) return UINT64_MAX;
+  return limit.rlim_cur;  // RLIM_INFINITY is the largest of all
+}
+
+namespace {
+ByteSize available(long rc, const struct statfs& fs) {
+  return rc == 0 ? ByteSize{fs.f_bavail} * static_cast<ByteSize>(fs.f_bsize) : 0;
+}
+}  // namespace
+
+ByteSize disk_space_left(const OpenFile& file) {
+  struct statfs fs {};
+  return available(sys::call(SYS_fstatfs, file.fd, sys::ptr(&fs)), fs);
+}
+
+ByteSize disk_space_left(const char* directory) {
+  struct statfs fs {};
+  return available(sys::call(SYS_statfs, sys::ptr(directory), sys::ptr(&fs)), fs);
+}
+
 Status allocate_space(const OpenFile& file, std::uint64_t offset, std::uint64_t bytes) {
   // Beyond this limit the kernel would send SIGXFSZ, whose default is death.
-  struct rlimit limit {};
-  if (sys::call(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, sys::ptr(&limit)) == 0 &&
-      limit.rlim_cur != RLIM_INFINITY && offset + bytes > limit.rlim_cur)
-    return Error{EFBIG};
+  if (offset + bytes > most_file_bytes()) return Error{EFBIG};
   const long rc =
       retry(SYS_fallocate, file.fd, 0, static_cast<long>(offset), static_cast<long>(bytes));
   if (rc == 0) return {};

@@ -40,6 +40,10 @@ void close_file(OpenFile& file, bool empty_it);
 // EDQUOT: there is none. Never raises SIGXFSZ.
 [[nodiscard]] Status allocate_space(const OpenFile& file, std::uint64_t offset,
                                     std::uint64_t bytes);
+// What the file system has left for us, and how long a file may become (RLIMIT_FSIZE). 0: it does not say.
+[[nodiscard]] ByteSize disk_space_left(const OpenFile& file);
+[[nodiscard]] ByteSize disk_space_left(const char* directory);
+[[nodiscard]] ByteSize most_file_bytes();
 void give_back_space(const OpenFile& file, std::uint64_t offset, std::uint64_t bytes);
 
 // All of it, or an errno (EIO when the file ends early). `data` and `offset` aligned to 4 KiB.

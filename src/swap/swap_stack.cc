@@ -196,6 +196,12 @@ bool SwapStack::is_backed(SwapEntry entry) const {
 
 bool SwapStack::has_file() const { return tiers_->file != nullptr; }
 
+PageCount SwapStack::file_room() const {
+  return tiers_->file != nullptr ? tiers_->file->room() : PageCount();
+}
+
+std::uint64_t SwapStack::same_filled_pages() const { return tiers_->zram.same_filled(); }
+
 PageCount SwapStack::frames() const { return tiers_->pool.frames(); }
 
 PageCount SwapStack::write_back(PageCount goal) {

@@ -88,6 +88,10 @@ class SwapStack {
   // freed. Bounded.
   PageCount compact();
   [[nodiscard]] bool has_file() const;
+  // Pages that the file can still take, whatever is in them; none without a file. Lock-free.
+  [[nodiscard]] PageCount file_room() const;
+  // Pages that take no room, being one word over and over. Lock-free.
+  [[nodiscard]] std::uint64_t same_filled_pages() const;
   // Frames that compressed pages hold, without a lock.
   [[nodiscard]] PageCount frames() const;
 

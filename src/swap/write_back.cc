@@ -31,12 +31,12 @@ bool is_marked(HandleWord w, unsigned mark) {
 // ---------------------------------------------------------------- whether
 
 bool BackingFile::may_write_locked() {
-  if (is_broken_) return false;
+  if (is_broken_.load(std::memory_order_relaxed)) return false;
   if (!files_[own_].is_open()) {
     // A fork child's first write.
     auto opened = open_unlinked(directory_);
     if (!opened) {
-      is_broken_ = true;
+      is_broken_.store(true, std::memory_order_relaxed);
       complain_once(said_broken_, "a forked process goes on without a backing file of its own",
                     opened.code());
       return false;
@@ -44,7 +44,7 @@ bool BackingFile::may_write_locked() {
     files_[own_] = *opened;
   }
   if (!files_[own_].is_intact()) {
-    is_broken_ = true;
+    is_broken_.store(true, std::memory_order_relaxed);
     complain_once(said_broken_, "the program closed the backing file; nothing more goes there", 0);
     return false;
   }
@@ -68,7 +68,7 @@ void BackingFile::thaw_locked() {
 
 bool BackingFile::open_cluster_locked(ClusterMap::Purpose purpose) {
   const bool collecting = purpose == ClusterMap::Purpose::kCollection;
-  if (!collecting && clusters_.allocated_bytes(own_) > 2 * live_bytes() + kSlackBytes)
+  if (!collecting && clusters_.allocated_bytes() > 2 * live_bytes() + kSlackBytes)
     collect_garbage_locked(kSparseShare, 2);
   for (;;) {
     // Collection may have opened one; what is left of it is as good as any.
@@ -124,7 +124,7 @@ void BackingFile::wait_locked(Batch& batch) {
       // The program closed the ring under us. The kernel may still write this buffer to its place,
       // which must therefore never be given to anybody else: the file is done for.
       ring_.close();
-      is_broken_ = true;
+      is_broken_.store(true, std::memory_order_relaxed);
       batch.state = Batch::State::kFailed;
       batch.error = EBADF;
       return;

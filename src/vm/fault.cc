@@ -156,7 +156,7 @@ Step Vm::serve(const mmu::Fault& fault) {
       const bool is_passing =
           context_.budget.is_shrinking() ||
           (context_.lru.has_isolated() && waits < context_.most_waits_for_others);
-      if (on_exhausted_ == OnExhausted::kSigbus && !is_passing && ++exhausted > 3) return step;
+      if (on_exhausted_ != OnExhausted::kWait && !is_passing && ++exhausted > 3) return step;
     } else if (step.end == Step::End::kRefused) {
       if (++refusals > kMostRefusals) return step;
       if (refusals <= kMostRefusalsAtOnce) continue;

@@ -13,6 +13,12 @@ namespace {
 constexpr std::uint32_t kSpanBlocks = 512;
 // The most a single mapping may have: what the address index covers, less room for others.
 constexpr PageCount kLargestMapping(std::uint64_t{1} << 34);  // 64 TiB
+
+// What a fresh mapping promises.
+PageCount promised_by(PageCount pages, RegionFlags flags, mmu::Access access) {
+  const bool is_none = access == mmu::Access::kNone || has(flags, RegionFlags::kOwnersPromise);
+  return is_none ? PageCount() : pages;
+}
 }  // namespace
 
 Status Vm::create() {
@@ -32,6 +38,12 @@ Status Vm::create() {
 Result<Vpn> Vm::map(PageCount pages, RegionFlags flags, mmu::Access access) {
   if (pages.is_zero()) return Error{EINVAL};
   if (pages > kLargestMapping) return Error{ENOMEM};
+  const Pledge pledge(commitment_, promised_by(pages, flags, access));
+  if (!pledge.is_made()) return Error{ENOMEM};
+  return map_pledged(pages, flags, access);
+}
+
+Result<Vpn> Vm::map_pledged(PageCount pages, RegionFlags flags, mmu::Access access) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   const Guard guard(context_.table.region_lock());
@@ -95,6 +107,7 @@ Status Vm::place(Region& region, PageRun run, mmu::Access access) {
   if (Status s = context_.mmu->permit(region.reservation, run, access); !s) return s;
   region.extents.assign(run, access);
   void_promises(run);
+  if (access != mmu::Access::kNone) note_promised(region, run);
   clear_leaves(run, PteState::kEmpty);
   return {};
 }
@@ -102,6 +115,8 @@ Status Vm::place(Region& region, PageRun run, mmu::Access access) {
 Result<Vpn> Vm::map_at(PageRun run, RegionFlags flags, mmu::Access access) {
   if (run.count.is_zero()) return Error{EINVAL};
   if (run.count > kLargestMapping) return Error{ENOMEM};
+  const Pledge pledge(commitment_, promised_by(run.count, flags, access));
+  if (!pledge.is_made()) return Error{ENOMEM};
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   const Guard guard(context_.table.region_lock());
@@ -183,6 +198,12 @@ void Vm::release_region(Region& region) {
 // ---- changes ----------------------------------------------------------------------------------
 
 Status Vm::map_over(PageRun run, mmu::Access access, RegionFlags flags) {
+  const Pledge pledge(commitment_, access == mmu::Access::kNone ? PageCount() : unpromised_in(run));
+  if (!pledge.is_made()) return Error{ENOMEM};
+  return map_over_pledged(run, access, flags);
+}
+
+Status Vm::map_over_pledged(PageRun run, mmu::Access access, RegionFlags flags) {
   const SignalBlock signals;
   const MarksPass pass(context_.gate, volatile_.lock());
   const Guard guard(context_.table.region_lock());
@@ -258,6 +279,8 @@ Status Vm::take_over(PageRun run) {
 }
 
 Status Vm::protect(PageRun run, mmu::Access access) {
+  const Pledge pledge(commitment_, access == mmu::Access::kNone ? PageCount() : unpromised_in(run));
+  if (!pledge.is_made()) return Error{ENOMEM};
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   const Guard guard(context_.table.region_lock());

@@ -1,7 +1,9 @@
 // Promises that a program makes, or wants made, of ranges of its memory: what a fork child finds there
 // (MADV_DONTFORK, MADV_WIPEONFORK), and guards (MADV_GUARD_INSTALL).
 //
-// They are kept in two maps of extents beside the page table, which are empty in nearly every program
+// And what is promised to a program: memory that it may touch (commitment.h).
+//
+// They are kept in maps of extents beside the page table, which are empty in nearly every program
 // and cost it nothing then. A guard is a page without access that remembers the access it would have;
 // to the kernel it is PROT_NONE, so that no fault of ours can fill it.
 
@@ -148,6 +150,8 @@ Status Vm::install_guards(PageRun run) {
 }
 
 Status Vm::remove_guards(PageRun run) {
+  const Pledge pledge(commitment_, unpromised_in(run));
+  if (!pledge.is_made()) return Error{ENOMEM};
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   const Guard guard(context_.table.region_lock());
@@ -164,22 +168,56 @@ Status Vm::remove_guards(PageRun run) {
 
 // What the program may do with a mapped run from now on; at guards, once they are removed.
 Status Vm::permit(Region& region, PageRun mapped, mmu::Access access) {
-  return for_each_part(guards_, mapped, [&](PageRun part, const mmu::Access* guarded) -> Status {
-    if (guarded != nullptr) {
-      if (Status s = guards_.prepare(); !s) return s;
-      guards_.assign(part, access);
-      return {};
-    }
-    if (Status s = region.extents.prepare(); !s) return s;
-    if (Status s = context_.mmu->permit(region.reservation, part, access); !s) return s;
-    region.extents.assign(part, access);
-    return {};
-  });
+  return for_each_part(guards_, mapped,
+                       [&](PageRun part, const mmu::Access* guarded) BUOY_NO_TSA -> Status {
+                         if (guarded != nullptr) {
+                           if (Status s = guards_.prepare(); !s) return s;
+                           guards_.assign(part, access);
+                           return {};
+                         }
+                         if (Status s = region.extents.prepare(); !s) return s;
+                         if (Status s = prepare_to_void_promises(); !s) return s;
+                         if (Status s = context_.mmu->permit(region.reservation, part, access); !s)
+                           return s;
+                         region.extents.assign(part, access);
+                         if (access != mmu::Access::kNone) note_promised(region, part);
+                         return {};
+                       });
+}
+
+// ---- Of memory --------------------------------------------------------------------------------
+
+namespace {
+PageCount pages_in(const ExtentMap<bool>& map, PageRun run) {
+  PageCount n;
+  map.for_each_in(run, [&n](PageRun part, bool) { n += part.count; });
+  return n;
+}
+}  // namespace
+
+PageCount Vm::unpromised_in(PageRun run) {
+  if (!commitment_.is_kept()) return {};
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  PageCount n;
+  for (const auto [region, part] : context_.table.regions_in(run))
+    if (!region.is(RegionFlags::kOwnersPromise)) n += part.count - pages_in(promised_, part);
+  return n;
+}
+
+void Vm::note_promised(const Region& region, PageRun run) {
+  if (!commitment_.is_kept() || region.is(RegionFlags::kOwnersPromise)) return;
+  commitment_.add(run.count - pages_in(promised_, run));
+  promised_.assign(run, true);
 }
 
 // ---- Mapped anew, unmapped, moved -------------------------------------------------------------
 
 Status Vm::prepare_to_void_promises() {
+  // One change to void them, one to make them anew.
+  if (commitment_.is_kept())
+    if (Status s = promised_.prepare(2); !s) return s;
   if (in_child_.size() != 0)
     if (Status s = in_child_.prepare(); !s) return s;
   if (guards_.size() != 0) return guards_.prepare();
@@ -189,6 +227,9 @@ Status Vm::prepare_to_void_promises() {
 void Vm::void_promises(PageRun run) {
   if (in_child_.size() != 0) in_child_.erase(run);
   if (guards_.size() != 0) guards_.erase(run);
+  if (promised_.size() == 0) return;
+  commitment_.drop(pages_in(promised_, run));
+  promised_.erase(run);
 }
 
 // A mapping takes along what a child finds. Without memory for that the child finds the contents:

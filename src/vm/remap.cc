@@ -23,7 +23,7 @@ Result<Vm::MappedAs> Vm::mapped_as(PageRun run) {
   const Guard guard(context_.table.region_lock());
   const Result<OneMapping> mapping = one_mapping(run);
   if (!mapping) return mapping.error();
-  return MappedAs{mapping->region->flags, mapping->access};
+  return MappedAs{without(mapping->region->flags, RegionFlags::kOwnersPromise), mapping->access};
 }
 
 Result<Vpn> Vm::remap(PageRun run, PageCount pages, bool may_move) {
@@ -34,6 +34,12 @@ Result<Vpn> Vm::remap(PageRun run, PageCount pages, bool may_move) {
       if (Status s = unmap({run.first + pages, run.count - pages}); !s) return s.error();
     return run.first;
   }
+  const Result<MappedAs> as = mapped_as(run);
+  if (!as) return as.error();
+  // Wherever it goes, the part that is new is all that is promised anew.
+  const bool is_accessible = as->access != mmu::Access::kNone;
+  const Pledge pledge(commitment_, is_accessible ? pages - run.count : PageCount());
+  if (!pledge.is_made()) return Error{ENOMEM};
   RegionFlags flags{};
   mmu::Access access{};
   {
@@ -43,7 +49,7 @@ Result<Vpn> Vm::remap(PageRun run, PageCount pages, bool may_move) {
     const Result<OneMapping> mapping = one_mapping(run);
     if (!mapping) return mapping.error();
     Region* const region = mapping->region;
-    flags = region->flags;
+    flags = without(region->flags, RegionFlags::kOwnersPromise);
     access = mapping->access;
     // Room right behind it?
     const PageRun more{run.end(), pages - run.count};
@@ -57,7 +63,7 @@ Result<Vpn> Vm::remap(PageRun run, PageCount pages, bool may_move) {
     }
   }
   if (!may_move) return Error{ENOMEM};
-  auto fresh = map(pages, flags, access);
+  auto fresh = map_pledged(pages, flags, access);
   if (!fresh) return fresh.error();
   if (Status s = move_pages(run, *fresh); !s) {
     (void)unmap({*fresh, pages});
@@ -74,7 +80,11 @@ Result<Vpn> Vm::remap_onto(PageRun run, Vpn target, PageCount pages) {
   if (mapped_prefix(run) != run.count) return Error{EFAULT};
   const Result<MappedAs> as = mapped_as(run);
   if (!as) return as.error();
-  if (Status s = map_over(there, as->access, as->flags); !s) return s.error();
+  const bool is_accessible = as->access != mmu::Access::kNone;
+  const PageCount anew = is_accessible ? unpromised_in(there) : PageCount();
+  const Pledge pledge(commitment_, anew - std::min(anew, run.count));
+  if (!pledge.is_made()) return Error{ENOMEM};
+  if (Status s = map_over_pledged(there, as->access, as->flags); !s) return s.error();
   const PageRun kept{run.first, std::min(run.count, pages)};
   if (Status s = move_pages(kept, target); !s) return s.error();
   move_marks(kept, target);

@@ -15,6 +15,7 @@
 #include "mmu/mmu.h"
 #include "reclaim/context.h"
 #include "reclaim/reclaimer.h"
+#include "vm/commitment.h"
 #include "vm/recorder.h"
 #include "vm/scratch.h"
 #include "vm/step.h"
@@ -24,7 +25,8 @@
 namespace buoy {
 
 // What happens to a toucher when every tier is full.
-enum class OnExhausted : std::uint8_t { kSigbus, kWait };
+// kEnomem: as kSigbus, but memory that might not be had is not promised (commitment.h).
+enum class OnExhausted : std::uint8_t { kSigbus, kWait, kEnomem };
 
 enum class PinFor : std::uint8_t { kReading, kWriting };
 enum class Dirtied : std::uint8_t { kNo, kYes };
@@ -45,11 +47,14 @@ inline constexpr unsigned char kResidencyVolatile = 0x80;
 class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap::Ground {
  public:
   explicit Vm(Context& context, OnExhausted on_exhausted)
-      : context_(context), reclaimer_(context), on_exhausted_(on_exhausted) {}
+      : context_(context), reclaimer_(context), on_exhausted_(on_exhausted) {
+    if (on_exhausted == OnExhausted::kEnomem) commitment_.begin();
+  }
   [[nodiscard]] Status create();
 
   Context& context() { return context_; }
   Reclaimer& reclaimer() { return reclaimer_; }
+  Commitment& commitment() { return commitment_; }
   [[nodiscard]] PressureLevel pressure_level() const { return reclaimer_.pressure_level(); }
 
   // What happens to pages is noted there from now on. Before anything is mapped.
@@ -238,6 +243,9 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // Residency of a run inside one block. ENOMEM: a hole in it.
   Status residency_in_block(PageRun part, unsigned char* values);
   void free_lazily(LockedLeaf& locked, LeafRange range, Until until);
+  // map() and map_over() of memory whose promise was asked for.
+  Result<Vpn> map_pledged(PageCount pages, RegionFlags flags, mmu::Access access);
+  Status map_over_pledged(PageRun run, mmu::Access access, RegionFlags flags);
   Status carve_from_span(PageCount pages, RegionFlags flags, mmu::Access access, Vpn* at)
       BUOY_REQUIRES(context_.table.region_lock());
   Result<Region*> new_region(PageCount pages, RegionFlags flags, RegionKind kind, Vpn hint = Vpn())
@@ -251,6 +259,10 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   [[nodiscard]] Status prepare_to_void_promises() BUOY_REQUIRES(context_.table.region_lock());
   void void_promises(PageRun run) BUOY_REQUIRES(context_.table.region_lock());
   void move_promises(PageRun from, Vpn to) BUOY_REQUIRES(context_.table.region_lock());
+  // The program may touch the run from now on. First make sure (prepare_to_void_promises()).
+  void note_promised(const Region& region, PageRun run) BUOY_REQUIRES(context_.table.region_lock());
+  // Pages of a mapped run that access would promise anew.
+  [[nodiscard]] PageCount unpromised_in(PageRun run);
   [[nodiscard]] Status keep_promises_in_child();
   // Calls body(Region&, PageRun, Access) -> Status for each part of the run that has one access; its
   // region's extents are prepared for a change. ENOMEM at a hole.
@@ -301,6 +313,7 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Reclaimer reclaimer_;
   VolatileMap volatile_{*this};
   OnExhausted on_exhausted_;
+  Commitment commitment_{context_, reclaimer_};
   ScratchPool scratch_;
   PageCount span_pages_;
   // Mappings up to this size share spans; larger ones get a region (and whole leaves) of their own.
@@ -308,6 +321,8 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // Promises; empty in nearly every program. Changes are guarded by the region lock.
   ExtentMap<InChild> in_child_;
   ExtentMap<mmu::Access> guards_;  // by the access that the program has asked for
+  // What the program could touch at some time since it was mapped. Empty unless promises are kept.
+  ExtentMap<bool> promised_;
 };
 
 }  // namespace buoy
