@@ -109,6 +109,19 @@ TEST(CapiPool, BadOptionsAreRefused) {
   EXPECT_EQ(create_errno(options), ENOENT);
 }
 
+TEST(CapiPool, TheSixtyFifthIsRefusedAsBusy) {
+  constexpr unsigned kMost = 64;
+  buoy_options options = good_options();
+  options.budget = 16 * kMiB;
+  std::vector<buoy_pool*> pools(kMost);
+  for (buoy_pool*& pool : pools) ASSERT_EQ(buoy_pool_create(&options, &pool), 0) << errno;
+  EXPECT_EQ(create_errno(options), EBUSY);
+  ASSERT_EQ(buoy_pool_destroy(pools.back()), 0);
+  EXPECT_EQ(create_errno(options), 0);
+  pools.pop_back();
+  for (buoy_pool* pool : pools) EXPECT_EQ(buoy_pool_destroy(pool), 0);
+}
+
 TEST(CapiPool, BudgetMayExceedTheMachine) {
   struct sysinfo info {};
   ASSERT_EQ(sysinfo(&info), 0);

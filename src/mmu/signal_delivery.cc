@@ -311,7 +311,7 @@ Status attach(SignalReceiver* receiver) {
     if (!is_installed) install_locked();
     return {};
   }
-  return Error{ENOMEM};
+  return Error{EBUSY};
 }
 
 void detach(SignalReceiver* receiver) {
