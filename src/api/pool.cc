@@ -158,6 +158,8 @@ Status Pool::protect(void* address, ByteSize length, mmu::Access access) {
   return vm_.protect(pages_of(address, length), access);
 }
 
+Status Pool::seal(void* address, ByteSize length) { return vm_.seal(pages_of(address, length)); }
+
 int Pool::advise(void* address, ByteSize length, int madvise_advice) {
   const PageRun run = pages_of(address, length);
   if (run.count.is_zero()) return 0;

@@ -77,6 +77,14 @@ class Pool {
   Result<void*> remap(void* address, ByteSize old_length, ByteSize new_length, bool may_move,
                       void* fixed_target);
   Status protect(void* address, ByteSize length, mmu::Access access);
+  // See Vm::seal(). Bytes from the address on that are not sealed, or that a seal lets go.
+  Status seal(void* address, ByteSize length);
+  [[nodiscard]] ByteSize unsealed_prefix(const void* address, ByteSize length) const {
+    return vm_.unsealed_prefix({Vpn::containing(address), PageCount::covering(length)}).bytes();
+  }
+  [[nodiscard]] ByteSize discardable_prefix(const void* address, ByteSize length) const {
+    return vm_.discardable_prefix({Vpn::containing(address), PageCount::covering(length)}).bytes();
+  }
   // One of the kernel's MADV_*: 0 or -errno. Advice that means nothing here is accepted.
   int advise(void* address, ByteSize length, int madvise_advice);
   int lock(void* address, ByteSize length, int mlock2_flags);

@@ -112,6 +112,37 @@ MapFlags map_flags(const MapRequest& r) {
   return is_droppable(r) ? MapFlags::kDroppable : MapFlags::kNone;
 }
 
+// Does a seal keep any of it as it is?
+bool is_sealed(const Pool& pool, Range range) {
+  return pool.unsealed_prefix(range.pointer(), range.bytes()) != range.bytes();
+}
+
+// Advice after which contents, or what a child finds, are gone (the kernel's is_discard()).
+bool discards(int advice) {
+  constexpr int kDontNeedLocked = 24;
+  constexpr int kGuardInstall = 102;
+  return advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE ||
+         advice == MADV_DONTFORK || advice == MADV_WIPEONFORK || advice == kDontNeedLocked ||
+         advice == kGuardInstall;
+}
+
+// Of the pool's; up to where a seal forbids it.
+long advise_pool(Pool& pool, Range range, int advice) {
+  const std::size_t all = range.bytes();
+  const std::size_t allowed =
+      discards(advice) ? pool.discardable_prefix(range.pointer(), all) : all;
+  const long r = allowed == 0 ? 0 : pool.advise(range.pointer(), allowed, advice);
+  return r == 0 && allowed != all ? -EPERM : r;
+}
+
+long protect_pool(Pool& pool, Range range, int prot) {
+  const std::size_t allowed = pool.unsealed_prefix(range.pointer(), range.bytes());
+  if (allowed != 0)
+    if (const Status s = pool.protect(range.pointer(), allowed, access_of(prot)); !s)
+      return kernel_result(s);
+  return allowed == range.bytes() ? 0 : -EPERM;
+}
+
 long carve_out(Pool& pool, Range range) {
   return for_each_stretch(pool, range, [&](const Stretch& s) -> long {
     if (s.owner == Owner::kKernel) return 0;
@@ -137,6 +168,7 @@ long map_fixed(Pool& pool, const MapRequest& r, int fd, off_t offset) {
   // What the kernel refuses anyway must not cost the program what was there.
   if (!range || range->is_empty() || !overlaps_managed(pool, *range))
     return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
+  if (is_sealed(pool, *range)) return -EPERM;
   if (is_ordinary(r) && is_inside_managed(pool, *range)) {
     const long placed = for_each_stretch(pool, *range, [&](const Stretch& s) {
       return kernel_result(pool.map_over(s.range.pointer(), s.range.bytes(), access_of(r.prot)));
@@ -220,6 +252,7 @@ long unmap(void* address, std::size_t length) {
   const Result<Range> range = range_of(address, length);
   if (pool == nullptr || !range || range->is_empty() || !overlaps_managed(*pool, *range))
     return sys::call(SYS_munmap, sys::ptr(address), static_cast<long>(length));
+  if (is_sealed(*pool, *range)) return -EPERM;
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
     if (s.owner == Owner::kPool)
       return kernel_result(pool->unmap(s.range.pointer(), s.range.bytes()));
@@ -240,6 +273,7 @@ long remap(void* old_address, std::size_t old_length, std::size_t new_length, in
   if (pool == nullptr || !from) return kernel_mremap();
   if (!overlaps_managed(*pool, *from)) {
     const Result<Range> to = range_of(new_address, new_length);
+    if (is_fixed && to && is_sealed(*pool, *to)) return -EPERM;
     if (is_fixed && to && overlaps_managed(*pool, *to))
       if (const long let_go = carve_out(*pool, *to); let_go != 0) return let_go;
     return kernel_mremap();
@@ -256,7 +290,9 @@ long remap(void* old_address, std::size_t old_length, std::size_t new_length, in
   if (is_fixed) {
     const Result<Range> to = range_of(new_address, new_bytes);
     if (!to || (to->begin < from->end && from->begin < to->end)) return -EINVAL;
+    if (is_sealed(*pool, *to)) return -EPERM;
   }
+  if (is_sealed(*pool, *from)) return -EPERM;
   // Where it is to go it must be ours, as far as a region of ours can lie there.
   if (is_fixed) {
     const Range to = *range_of(new_address, new_bytes);
@@ -285,11 +321,12 @@ long protect(void* address, std::size_t length, int prot, int pkey) {
     return kernel_protect(address, length);
   constexpr int kKnownProt = PROT_READ | PROT_WRITE | PROT_EXEC;
   if ((prot & ~kKnownProt) != 0) return -EINVAL;
+  // Before anything is changed. (0 is the key that memory has anyway.)
+  if (pkey != -1 && pkey != 0) return -EINVAL;
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
     if (s.owner == Owner::kKernel) return kernel_protect(s.range.pointer(), s.range.bytes());
     if (s.owner == Owner::kNobody) return -ENOMEM;
-    if (pkey > 0) return -EINVAL;
-    return kernel_result(pool->protect(s.range.pointer(), s.range.bytes(), access_of(prot)));
+    return protect_pool(*pool, s.range, prot);
   });
 }
 
@@ -304,7 +341,7 @@ long advise(void* address, std::size_t length, int advice) {
   bool met_hole = false;
   const long r = for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
     long one = -ENOMEM;
-    if (s.owner == Owner::kPool) one = pool->advise(s.range.pointer(), s.range.bytes(), advice);
+    if (s.owner == Owner::kPool) one = advise_pool(*pool, s.range, advice);
     if (s.owner == Owner::kKernel)
       one = sys::call(SYS_madvise, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()),
                       advice);
@@ -323,6 +360,34 @@ long advise_vector(const iovec* ranges, std::size_t count, int advice) {
     done += static_cast<long>(ranges[i].iov_len);
   }
   return done;
+}
+
+long seal(void* address, std::size_t length, unsigned long flags) {
+  const auto kernel_seal = [flags](const void* p, std::size_t bytes) {
+    return sys::call(kMseal, sys::ptr(p), static_cast<long>(bytes), static_cast<long>(flags));
+  };
+  Pool* pool = pool_if_started();
+  const Result<Range> range = range_of(address, length);
+  if (pool == nullptr || !range || flags != 0 || !overlaps_managed(*pool, *range))
+    return kernel_seal(address, length);
+  // Does this kernel know it? It says so of an empty range, too.
+  if (const long known = kernel_seal(nullptr, 0); known != 0) return known;
+  const long holes = for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+    const bool is_ours =
+        s.owner == Owner::kKernel && pool->is_own(s.range.pointer(), s.range.bytes());
+    return s.owner == Owner::kNobody || is_ours ? -ENOMEM : 0;
+  });
+  if (holes != 0) return holes;
+  // The kernel's part first, which may have holes of its own.
+  for (const Owner owner : {Owner::kKernel, Owner::kPool}) {
+    const long r = for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
+      if (s.owner != owner) return 0;
+      if (owner == Owner::kKernel) return kernel_seal(s.range.pointer(), s.range.bytes());
+      return kernel_result(pool->seal(s.range.pointer(), s.range.bytes()));
+    });
+    if (r != 0) return r;
+  }
+  return 0;
 }
 
 long lock(void* address, std::size_t length, int mlock2_flags) {

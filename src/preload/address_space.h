@@ -22,6 +22,9 @@ long remap(void* old_address, std::size_t old_length, std::size_t new_length, in
 // pkey -1: plain mprotect. A protection key cannot be kept by managed memory: EINVAL there.
 long protect(void* address, std::size_t length, int prot, int pkey);
 long advise(void* address, std::size_t length, int advice);
+// mseal(2), which not every libc has.
+inline constexpr long kMseal = 462;
+long seal(void* address, std::size_t length, unsigned long flags);
 // Bytes advised, or -errno if none were: process_madvise on this process.
 long advise_vector(const iovec* ranges, std::size_t count, int advice);
 long lock(void* address, std::size_t length, int mlock2_flags);

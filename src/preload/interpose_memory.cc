@@ -63,6 +63,11 @@ BUOY_EXPORT int pkey_mprotect(void* address, size_t length, int prot, int pkey) 
   return static_cast<int>(protect(address, length, prot, pkey));
 }
 
+// In libc since 2.40.
+BUOY_EXPORT int mseal(void* address, size_t length, unsigned long flags) {
+  return static_cast<int>(libc_result(space::seal(address, length, flags)));
+}
+
 BUOY_EXPORT int madvise(void* address, size_t length, int advice) {
   return static_cast<int>(libc_result(space::advise(address, length, advice)));
 }

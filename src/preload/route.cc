@@ -131,6 +131,8 @@ Routed route(long number, const long* a, long* result) {
       if (a[4] == 0 && is_self_pidfd(integer(a[0])))
         return done(result, space::advise_vector(pointer<iovec>(a[1]), size(a[2]), integer(a[3])));
       break;
+    case space::kMseal:
+      return done(result, space::seal(pointer(a[0]), size(a[1]), static_cast<unsigned long>(a[2])));
     case SYS_mlock:
       return done(result, space::lock(pointer(a[0]), size(a[1]), 0));
     case SYS_mlock2:

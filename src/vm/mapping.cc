@@ -145,16 +145,38 @@ Result<Vpn> Vm::map_at(PageRun run, RegionFlags flags, mmu::Access access) {
 }
 
 // Contents of the run's existing leaves go; their pages are `to` afterwards.
-void Vm::clear_leaves(PageRun run, PteState to) {
+Status Vm::try_clear_leaves(PageRun run, PteState to) {
   record(to == PteState::kHole ? trace::Kind::kUnmap : trace::Kind::kMap, run);
-  for_each_locked_leaf(context_, run, [to](LockedLeaf& locked, LeafRange range) {
+  Status status;
+  for_each_locked_leaf(context_, run, [to, &status](LockedLeaf& locked, LeafRange range) {
     BUOY_CHECK(locked.wait_until_quiet(range));  // recycled under the region lock alone
-    // The kernel refuses only what it has mlocked, which we never ask for.
-    BUOY_CHECK(locked.forget(range, to).complete());
+    // The kernel refuses what it has mlocked, which we never ask for, and what it has sealed and the
+    // program may not store to (by an mseal(2) that did not pass by us).
+    if (!locked.forget(range, to).complete()) {
+      status = Error{EPERM};
+      return false;
+    }
     locked.split_folios(range, Event::folio_split);
     if (to == PteState::kEmpty) locked.begin_mapping(range);
     return true;
   });
+  return status;
+}
+
+void Vm::clear_leaves(PageRun run, PteState to) { BUOY_CHECK(try_clear_leaves(run, to).ok()); }
+
+// EPERM, and all is as it was: some of it is sealed, by the kernel.
+Status Vm::close_to_all(const Region& region, PageRun part) {
+  Status status;
+  region.extents.for_each_in(part, [&](PageRun mapped, mmu::Access) {
+    if (status.code() == EPERM) return;
+    status = context_.mmu->permit(region.reservation, mapped, mmu::Access::kNone);
+  });
+  if (status.code() != EPERM) return {};
+  region.extents.for_each_in(part, [&](PageRun mapped, mmu::Access access) {
+    (void)context_.mmu->permit(region.reservation, mapped, access);
+  });
+  return status;
 }
 
 // ---- unmap ------------------------------------------------------------------------------------
@@ -168,10 +190,7 @@ Status Vm::unmap(PageRun run) {
     if (Status s = volatile_.prepare(); !s) return s;
     if (Status s = prepare_to_void_promises(); !s) return s;
     // First nobody can bring pages in any more, then what is there goes.
-    const mmu::Reservation& reservation = region.reservation;
-    region.extents.for_each_in(part, [&](PageRun mapped, mmu::Access) {
-      (void)context_.mmu->permit(reservation, mapped, mmu::Access::kNone);
-    });
+    if (Status s = close_to_all(region, part); !s) return s;
     region.extents.erase(part);
     void_promises(part);
     // A purge of them would be over; nobody can mark them again.
@@ -214,7 +233,7 @@ Status Vm::map_over_pledged(PageRun run, mmu::Access access, RegionFlags flags) 
     return Error{EINVAL};
   if (Status s = volatile_.prepare(); !s) return s;
   volatile_.forget(run);
-  clear_leaves(run, PteState::kEmpty);
+  if (Status s = try_clear_leaves(run, PteState::kEmpty); !s) return s;
   return place(*region, run, access);
 }
 

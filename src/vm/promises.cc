@@ -218,6 +218,8 @@ Status Vm::prepare_to_void_promises() {
   // One change to void them, one to make them anew.
   if (commitment_.is_kept())
     if (Status s = promised_.prepare(2); !s) return s;
+  if (sealed_.size() != 0)
+    if (Status s = sealed_.prepare(); !s) return s;
   if (in_child_.size() != 0)
     if (Status s = in_child_.prepare(); !s) return s;
   if (guards_.size() != 0) return guards_.prepare();
@@ -227,6 +229,7 @@ Status Vm::prepare_to_void_promises() {
 void Vm::void_promises(PageRun run) {
   if (in_child_.size() != 0) in_child_.erase(run);
   if (guards_.size() != 0) guards_.erase(run);
+  if (sealed_.size() != 0) sealed_.erase(run);  // in a child that has not got it
   if (promised_.size() == 0) return;
   commitment_.drop(pages_in(promised_, run));
   promised_.erase(run);

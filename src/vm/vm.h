@@ -157,6 +157,17 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
     return !guards_.covered_prefix_unlocked({v, PageCount(1)}).is_zero();
   }
 
+  // ---- Seals (seals.cc) -------------------------------------------------------------------------
+  // Never unmapped, moved, or given another access again. ENOMEM at a hole; nothing is sealed then.
+  Status seal(PageRun run);
+  // Pages from run.first on that are not sealed. Lock-free.
+  [[nodiscard]] PageCount unsealed_prefix(PageRun run) const {
+    return sealed_.gap_prefix_unlocked(run);
+  }
+  // Pages from run.first on whose contents a seal lets go: all but what is sealed and cannot be
+  // stored to. Lock-free.
+  [[nodiscard]] PageCount discardable_prefix(PageRun run) const;
+
   // ---- Holding (hold.cc) ----------------------------------------------------------------------
   // All or nothing. EAGAIN: the budget cannot hold it, or a page has too many pins; ENOMEM: hole.
   Status pin(PageRun run, PinFor purpose);
@@ -253,6 +264,11 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Status place(Region& region, PageRun run, mmu::Access access)
       BUOY_REQUIRES(context_.table.region_lock());
   void clear_leaves(PageRun run, PteState to) BUOY_REQUIRES(context_.table.region_lock());
+  // EPERM: the kernel does not let it go.
+  [[nodiscard]] Status try_clear_leaves(PageRun run, PteState to)
+      BUOY_REQUIRES(context_.table.region_lock());
+  [[nodiscard]] Status close_to_all(const Region& region, PageRun part)
+      BUOY_REQUIRES(context_.table.region_lock());
   [[nodiscard]] PageCount mapped_prefix_locked(PageRun run) const
       BUOY_REQUIRES(context_.table.region_lock());
   // What was promised of the run is void: it is mapped anew, or no longer. First make sure.
@@ -321,6 +337,7 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // Promises; empty in nearly every program. Changes are guarded by the region lock.
   ExtentMap<InChild> in_child_;
   ExtentMap<mmu::Access> guards_;  // by the access that the program has asked for
+  ExtentMap<bool> sealed_;
   // What the program could touch at some time since it was mapped. Empty unless promises are kept.
   ExtentMap<bool> promised_;
 };
