@@ -35,6 +35,8 @@ same_as_native 32M  "$file --compressor zstd" "$PROGRAMS/stamp_pages" 64 2 30000
 
 same_as_native 24M  ""      "$PROGRAMS/seal_zoo"
 same_as_native 24M  "--faults thread" "$PROGRAMS/seal_zoo"
+same_as_native 32M  ""      "$PROGRAMS/lock_everything"
+same_as_native 32M  "--faults thread" "$PROGRAMS/lock_everything"
 # Asked until they say no; natively a number of MiB stands for where memory ends.
 for budget in 16M 32M 64M; do
   same_as_native $budget "--backing-file none --on-exhausted enomem" "$PROGRAMS/refused_in_time" 80

@@ -184,7 +184,8 @@ Status Extents::free(void* address, ByteSize length) {
     const Section section(*this);
     if (find_handed_out(run) == nullptr || free_.overlaps(run)) return Error{EINVAL};
   }
-  // Before anybody else may have it. Locked pages stay as they are.
+  // Before anybody else may have it. Locks go with what they were for.
+  if (pool_.context().held_pages.load(std::memory_order_relaxed) != 0) (void)pool_.vm().unlock(run);
   (void)pool_.vm().free_lazily(run, Vm::Until::kReuse);
   Status inserted;
   {

@@ -55,7 +55,7 @@ class Extents {
       : pool_(pool),
         chunk_(PageCount::covering(chunk)),
         // A chunk promises nothing; what is handed out of it does.
-        flags_(pool.vm().commitment().is_kept() ? flags | MapFlags::kOwnersPromise : flags) {}
+        flags_(flags | MapFlags::kOwnersPromise) {}
 
  private:
   struct Chunk {

@@ -63,7 +63,7 @@ class Pool {
   [[nodiscard]] bool is_own(const void* address, ByteSize length) const {
     const auto begin = reinterpret_cast<std::uintptr_t>(address);
     return sys::is_reserved(begin, begin + length) ||
-           mmu_->is_in_shadows({Vpn::containing(address), PageCount::covering(length)});
+           mmu_->is_engines({Vpn::containing(address), PageCount::covering(length)});
   }
   [[nodiscard]] bool has_mlocked(void* address, ByteSize length) {
     return vm_.has_mlocked({Vpn::containing(address), PageCount::covering(length)});

@@ -321,11 +321,12 @@ Verdict UffdMmu::on_sigbus(const Fault& fault) {
 
 bool UffdMmu::is_unmapped(Vpn vpn) const { return options_.sink->is_unmapped(vpn); }
 
-bool UffdMmu::is_in_shadows(PageRun run) const {
-  bool found = false;
-  table_.for_each([&](const Reservation& r) {
-    found = found || (run.first < r.shadow + r.pages && r.shadow < run.end());
-  });
+bool UffdMmu::is_engines(PageRun run) const {
+  const auto meets = [run](Vpn first, PageCount pages) {
+    return run.first < first + pages && first < run.end();
+  };
+  bool found = meets(scratch_.base, scratch_.pages);
+  table_.for_each([&](const Reservation& r) { found = found || meets(r.shadow, r.pages); });
   return found;
 }
 

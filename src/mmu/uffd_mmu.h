@@ -53,8 +53,9 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   // No reservation is in use any more; they are given back to the system. Not inside a fault.
   void destroy();
 
-  // Does any of the run lie in a shadow? A walk over all reservations.
-  [[nodiscard]] bool is_in_shadows(PageRun run) const;
+  // Is any of the run ours and nobody else's: in a shadow, or where we try things out? A walk over all
+  // reservations.
+  [[nodiscard]] bool is_engines(PageRun run) const;
   [[nodiscard]] bool uses_move() const { return uses_move_; }
   // Whether take() notices pages that the kernel holds pinned. Without it, only memory whose pins
   // all pass through us may be taken.

@@ -9,6 +9,7 @@
 #include "base/sys.h"
 #include "gate/call.h"
 #include "preload/mapping_policy.h"
+#include "preload/memory_locks.h"
 #include "preload/runtime.h"
 
 namespace buoy::preload::address_space {
@@ -140,6 +141,7 @@ long protect_pool(Pool& pool, Range range, int prot) {
   if (allowed != 0)
     if (const Status s = pool.protect(range.pointer(), allowed, access_of(prot)); !s)
       return kernel_result(s);
+  (void)memory_locks::lock_new(range.pointer(), allowed, prot);
   return allowed == range.bytes() ? 0 : -EPERM;
 }
 
@@ -216,9 +218,7 @@ long map_where_free(Pool& pool, const MapRequest& r, int fd, off_t offset) {
   return map_foreign(pool, r, *range, fd, offset);
 }
 
-}  // namespace
-
-long map(void* address, std::size_t length, int prot, int flags, int fd, off_t offset) {
+long map_unlocked(void* address, std::size_t length, int prot, int flags, int fd, off_t offset) {
   const MapRequest r{address, length, prot, flags};
   if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) == MAP_FIXED) {
     Pool* started = pool_if_started();
@@ -245,6 +245,17 @@ long map(void* address, std::size_t length, int prot, int flags, int fd, off_t o
     (void)pool().lock(p, rounded, 0);
   }
   return placed;
+}
+
+}  // namespace
+
+long map(void* address, std::size_t length, int prot, int flags, int fd, off_t offset) {
+  const long placed = map_unlocked(address, length, prot, flags, fd, offset);
+  if (placed < 0) return placed;
+  void* const at = reinterpret_cast<void*>(placed);  // NOLINT(performance-no-int-to-ptr)
+  if (memory_locks::lock_new(at, length, prot)) return placed;
+  (void)unmap(at, length);
+  return -EAGAIN;
 }
 
 long unmap(void* address, std::size_t length) {
@@ -420,15 +431,6 @@ long unlock(void* address, std::size_t length) {
     return sys::call(SYS_munlock, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()));
   });
 }
-
-long lock_all(int flags) {
-  if (flags == 0 || (flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)) != 0) return -EINVAL;
-  return -ENOMEM;
-}
-
-// Never reached the kernel by lock_all(), so only single mlocks are undone here. Those of managed
-// memory are the pool's, which the kernel's call does not know: they stay until munlock or munmap.
-long unlock_all() { return sys::call(SYS_munlockall); }
 
 long residency(void* address, std::size_t length, unsigned char* vec) {
   Pool* pool = pool_if_started();

@@ -29,9 +29,6 @@ long seal(void* address, std::size_t length, unsigned long flags);
 long advise_vector(const iovec* ranges, std::size_t count, int advice);
 long lock(void* address, std::size_t length, int mlock2_flags);
 long unlock(void* address, std::size_t length);
-// Locking everything contradicts the budget: ENOMEM, as where RLIMIT_MEMLOCK is too small.
-long lock_all(int flags);
-long unlock_all();
 long residency(void* address, std::size_t length, unsigned char* vec);
 long sync(void* address, std::size_t length, int flags);
 

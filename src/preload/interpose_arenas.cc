@@ -20,6 +20,7 @@
 #include "preload/environment.h"
 #include "preload/foreign_memory.h"
 #include "preload/jemalloc.h"
+#include "preload/memory_locks.h"
 #include "preload/runtime.h"
 #include "preload/settings.h"
 
@@ -54,6 +55,10 @@ void* allocate(extent_hooks_t* hooks, void* wanted, size_t size, size_t alignmen
   const auto got =
       wanted != nullptr ? extents.allocate_at(wanted, size) : extents.allocate(size, alignment);
   if (!got) return nullptr;
+  if (!memory_locks::lock_new(got->address, size, PROT_READ | PROT_WRITE)) {
+    (void)extents.free(got->address, size);
+    return nullptr;
+  }
   bool is_zero = got->is_zeroed;
   if (*zero && !is_zero) {
     if (size <= kMostToZero || pool().advise(got->address, size, MADV_DONTNEED) != 0)

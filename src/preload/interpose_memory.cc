@@ -8,6 +8,7 @@
 #include "gate/gate.h"
 #include "preload/address_space.h"
 #include "preload/interpose.h"
+#include "preload/memory_locks.h"
 #include "preload/self_pidfd.h"
 
 namespace space = buoy::preload::address_space;
@@ -100,10 +101,12 @@ BUOY_EXPORT int munlock(const void* address, size_t length) {
 }
 
 BUOY_EXPORT int mlockall(int flags) {
-  return static_cast<int>(libc_result(space::lock_all(flags)));
+  return static_cast<int>(libc_result(buoy::preload::memory_locks::lock_all(flags)));
 }
 
-BUOY_EXPORT int munlockall() { return static_cast<int>(libc_result(space::unlock_all())); }
+BUOY_EXPORT int munlockall() {
+  return static_cast<int>(libc_result(buoy::preload::memory_locks::unlock_all()));
+}
 
 BUOY_EXPORT int mincore(void* address, size_t length, unsigned char* vec) {
   return static_cast<int>(libc_result(space::residency(address, length, vec)));

@@ -17,6 +17,7 @@
 #include "preload/exec_environment.h"
 #include "preload/forked_clone.h"
 #include "preload/guarded_descriptors.h"
+#include "preload/memory_locks.h"
 #include "preload/runtime.h"
 #include "preload/self_pidfd.h"
 #include "preload/stats_at_exit.h"
@@ -71,6 +72,8 @@ Routed map(const long* a, long* result) {
     *result = space::map(pointer(a[0]), size(a[1]), integer(a[2]), flags, integer(a[4]), a[5]);
   else
     *result = sys::call(SYS_mmap, a[0], a[1], a[2], a[3], a[4], a[5]);
+  if (*result > 0 && !is_fixed)
+    (void)memory_locks::lock_new(pointer(*result), size(a[1]), integer(a[2]));
   if (*result > 0 && (flags & MAP_ANONYMOUS) == 0)
     gate::note_mapped(integer(a[4]), static_cast<std::uintptr_t>(*result),
                       {a[5], is_fixed, (integer(a[2]) & PROT_EXEC) != 0});
@@ -140,9 +143,9 @@ Routed route(long number, const long* a, long* result) {
     case SYS_munlock:
       return done(result, space::unlock(pointer(a[0]), size(a[1])));
     case SYS_mlockall:
-      return done(result, space::lock_all(integer(a[0])));
+      return done(result, memory_locks::lock_all(integer(a[0])));
     case SYS_munlockall:
-      return done(result, space::unlock_all());
+      return done(result, memory_locks::unlock_all());
     case SYS_mincore:
       return done(result,
                   space::residency(pointer(a[0]), size(a[1]), pointer<unsigned char>(a[2])));

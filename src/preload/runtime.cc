@@ -11,6 +11,7 @@
 #include "preload/environment.h"
 #include "preload/exec_environment.h"
 #include "preload/fork_catcher.h"
+#include "preload/memory_locks.h"
 #include "preload/route.h"
 #include "preload/stats_at_exit.h"
 #include "preload/trace_file.h"
@@ -166,6 +167,7 @@ void after_fork_in_child() {
         .complain();
     end_process();
   }
+  memory_locks::after_fork_in_child();
 }
 
 }  // namespace buoy::preload

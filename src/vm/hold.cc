@@ -118,6 +118,98 @@ Status Vm::unlock(PageRun run) {
   return mapped == run.count ? Status() : Status(Error{ENOMEM});
 }
 
+// ---- Everything -------------------------------------------------------------------------------
+
+namespace {
+// Every page that a program can have.
+constexpr PageRun kEverywhere{Vpn(1), PageCount((std::uint64_t{1} << 35) - 1)};
+
+bool has_contents(Pte p) {
+  const PteState s = p.state();
+  return s == PteState::kMapped || s == PteState::kClean || s == PteState::kStandby ||
+         s == PteState::kSwapped || s == PteState::kLoading;
+}
+}  // namespace
+
+PageCount Vm::lockable_pages() {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  std::uint64_t n = 0;
+  for (const auto [region, part] : context_.table.regions_in(kEverywhere)) {
+    if (region.is(RegionFlags::kDroppable)) continue;  // the kernel does not lock it either
+    if (region.is(RegionFlags::kOwnersPromise))
+      context_.table.for_each_leaf_in(part, [&n](Leaf& leaf, PageRun pages) {
+        const LeafRange range = LeafRange::of(pages);
+        for (unsigned i = range.first; i < range.end; ++i) n += has_contents(leaf.get(i)) ? 1 : 0;
+        return true;
+      });
+    else
+      region.extents.for_each_in(part, [&n](PageRun run, mmu::Access access) {
+        if (access != mmu::Access::kNone) n += run.count.value();
+      });
+  }
+  return PageCount(n);
+}
+
+Vm::Lockable Vm::next_lockable(Vpn at) {
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  const Guard guard(context_.table.region_lock());
+  Lockable found;
+  for (const auto [region, part] : context_.table.regions_in({at, kEverywhere.end() - at})) {
+    if (region.is(RegionFlags::kDroppable)) continue;
+    found.has_owner = region.is(RegionFlags::kOwnersPromise);
+    region.extents.for_each_in(part, [&found](PageRun run, mmu::Access access) {
+      if (access != mmu::Access::kNone && found.run.count.is_zero()) found.run = run;
+    });
+    if (!found.run.count.is_zero()) break;
+  }
+  return found;
+}
+
+Status Vm::lock_contents(PageRun run, bool on_fault_only) {
+  for (Vpn at = run.first; at < run.end();) {
+    const PageRun part = part_in_block({at, run.end() - at});
+    at = part.end();
+    const Leaf* leaf = context_.table.find_leaf(part.first);
+    if (leaf == nullptr) continue;
+    const LeafRange range = LeafRange::of(part);
+    for (unsigned i = range.first; i < range.end; ++i)
+      if (has_contents(leaf->get(i)))
+        if (Status s = lock({part.first + PageCount(i - range.first), PageCount(1)}, on_fault_only);
+            !s)
+          return s;
+  }
+  return {};
+}
+
+Status Vm::lock_all(bool on_fault_only) {
+  // Something must be left to work in.
+  const PageCount most = context_.budget.limit() - context_.budget.reserve();
+  if (lockable_pages() + PageCount(kPagesPerBlock) > most) return Error{ENOMEM};
+  for (Lockable next = next_lockable(kEverywhere.first); !next.run.count.is_zero();
+       next = next_lockable(next.run.end())) {
+    const Status s =
+        next.has_owner ? lock_contents(next.run, on_fault_only) : lock(next.run, on_fault_only);
+    // Unmapped or marked volatile meanwhile, it is not there to be locked.
+    if (s.ok() || s.code() == EINVAL || mapped_prefix(next.run) != next.run.count) continue;
+    unlock_all();
+    return s;
+  }
+  return {};
+}
+
+void Vm::unlock_all() {
+  if (context_.held_pages.load(std::memory_order_relaxed) == 0) return;
+  const SignalBlock signals;
+  const GatePass pass(context_.gate);
+  for_each_locked_leaf(context_, kEverywhere, [](LockedLeaf& locked, LeafRange range) {
+    locked.munlock(range);
+    return true;
+  });
+}
+
 bool Vm::has_locked(PageRun run) const {
   if (context_.held_pages.load(std::memory_order_relaxed) == 0) return false;
   bool has = false;

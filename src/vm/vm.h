@@ -174,6 +174,10 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Status unpin(PageRun run, Dirtied dirtied);
   Status lock(PageRun run, bool on_fault_only);
   Status unlock(PageRun run);
+  // All that the program has mapped with some access, and of memory that is handed out in parts
+  // (kOwnersPromise) what it has stored to. ENOMEM, and nothing is locked: more than the budget holds.
+  Status lock_all(bool on_fault_only);
+  void unlock_all();
   // Has the program locked any of the run, through us or behind our back? It is mapped.
   bool has_mlocked(PageRun run) override;
   // One value a page; ENOMEM at a hole (nothing is written behind it).
@@ -251,6 +255,15 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // Has the program locked any of the run through us?
   [[nodiscard]] bool has_locked(PageRun run) const;
   [[nodiscard]] Residency residency_of(Pte p) const;
+  // What lock_all() would lock; and the next of it from `at` on, none at the end.
+  [[nodiscard]] PageCount lockable_pages();
+  struct Lockable {
+    PageRun run;
+    bool has_owner = false;
+  };
+  [[nodiscard]] Lockable next_lockable(Vpn at);
+  // Locks what is stored to in the run.
+  Status lock_contents(PageRun run, bool on_fault_only);
   // Residency of a run inside one block. ENOMEM: a hole in it.
   Status residency_in_block(PageRun part, unsigned char* values);
   void free_lazily(LockedLeaf& locked, LeafRange range, Until until);
