@@ -61,7 +61,32 @@ cp "$(type -P true)" "$WORK/setuid" && chmod 4755 "$WORK/setuid"
 refused 126 "setuid" run --budget 64M "$WORK/setuid"
 if echo 'int main(){return 0;}' | g++ -static -x c++ -o "$WORK/static" - 2>/dev/null; then
   refused 126 "statically" run --budget 64M "$WORK/static"
+  # Executed by a program that has a budget.
+  printf '#!%s\n' "$WORK/static" >"$WORK/interpreted" && chmod +x "$WORK/interpreted"
+  printf '#!/bin/bash\nexec "%s"\n' "$WORK/static" >"$WORK/plain_exec" && chmod +x "$WORK/plain_exec"
+  for how in "sh -c $WORK/static" "env $WORK/static" "env PATH=$WORK static" "$WORK/plain_exec" \
+    "sh -c $WORK/interpreted" "find $WORK/static -exec {} ;" "timeout 5 $WORK/static"; do
+    # shellcheck disable=SC2086
+    timeout 20 "$BUOY" run --budget 32M $how >"$WORK/out" 2>"$WORK/err"
+    grep -q "^buoy: not executed: $WORK/static is statically linked" "$WORK/err" ||
+      fail "$how: $(cat "$WORK/err")"
+    # shellcheck disable=SC2086
+    timeout 20 "$BUOY" run --budget 32M --unmanaged-exec allow $how >"$WORK/out" 2>"$WORK/err"
+    [[ $? == 0 ]] || fail "$how, allowed: $(cat "$WORK/err")"
+    [[ $(grep -c "^buoy: runs without a budget: $WORK/static" "$WORK/err") == 1 ]] ||
+      fail "$how, allowed: $(cat "$WORK/err")"
+  done
+  "$BUOY" run --budget 32M sh -c "$WORK/static" 2>/dev/null
+  [[ $? == 126 ]] || fail "a static program: not the status of what cannot be executed"
 fi
+if [[ $(id -u) == 0 ]]; then
+  "$BUOY" run --budget 32M sh -c "$WORK/setuid" 2>"$WORK/err" || fail "rights that root has: $(cat "$WORK/err")"
+  chown nobody "$WORK/setuid" && chmod 4755 "$WORK/setuid"
+  "$BUOY" run --budget 32M sh -c "$WORK/setuid" 2>"$WORK/err"
+  [[ $? == 126 ]] || fail "a setuid program was executed"
+  grep -q "^buoy: not executed: .*gains rights" "$WORK/err" || fail "setuid: $(cat "$WORK/err")"
+fi
+refused 2 "none of" run --budget 64M --unmanaged-exec perhaps true
 
 "$BUOY" --help | grep -q "buoy run" || fail "--help"
 "$BUOY" run --help | grep -q "child of PROGRAM has a budget" || fail "run --help"

@@ -68,6 +68,7 @@ std::vector<std::string> make_environment(const RunOptions& options, const std::
   set(env::kCompressor, options.compressor);
   set(env::kFaults, word_of(options.faults));
   set(env::kOnExhausted, options.on_exhausted);
+  set(env::kUnmanagedExec, options.unmanaged_exec);
   if (const std::string device = device_for_children(); !device.empty()) set(env::kDevice, device);
   if (!options.stats.empty())
     set(env::kStats,

@@ -70,8 +70,8 @@ std::string set_not_empty(std::string& into, const std::string& value) {
   return {};
 }
 
-const std::array<Option, 7>& options_table() {
-  static const std::array<Option, 7> table = {{
+const std::array<Option, 8>& options_table() {
+  static const std::array<Option, 8> table = {{
       {"--budget", set_budget},
       {"--backing-file",
        [](RunOptions& o, const std::string& v) { return set_not_empty(o.backing_file, v); }},
@@ -83,6 +83,10 @@ const std::array<Option, 7>& options_table() {
       {"--on-exhausted",
        [](RunOptions& o, const std::string& v) {
          return choose(o.on_exhausted, v, {"sigbus", "wait", "enomem"});
+       }},
+      {"--unmanaged-exec",
+       [](RunOptions& o, const std::string& v) {
+         return choose(o.unmanaged_exec, v, {"refuse", "allow"});
        }},
       {"--stats", [](RunOptions& o, const std::string& v) { return set_not_empty(o.stats, v); }},
       {"--trace", [](RunOptions& o, const std::string& v) { return set_not_empty(o.trace, v); }},
@@ -163,6 +167,10 @@ and what does not fit compressed is written to a backing file. SIZE is bytes, or
                               when nothing more fits anywhere: SIGBUS to the toucher (default); wait
                               until something is freed; or malloc and mmap answer NULL and ENOMEM
                               ahead of that, while there is still a reserve
+  --unmanaged-exec refuse|allow
+                              when PROGRAM executes one that cannot have a budget (statically
+                              linked, setuid, not x86-64): it fails with EACCES (default), or runs
+                              without a budget; a line on stderr says so
   --stats FILE|-              one JSON object per process, when it ends, to FILE (FILE.PID for all
                               processes but the first) or to stderr
   --trace FILE                what each process does to its memory (faults, advice, mappings), for

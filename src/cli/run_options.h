@@ -17,6 +17,7 @@ struct RunOptions {
   std::string compressor = "lz4";
   FaultDelivery faults = FaultDelivery::kAuto;
   std::string on_exhausted = "sigbus";
+  std::string unmanaged_exec = "refuse";
   std::string stats;                 // empty: none; "-": stderr; otherwise a path
   std::string trace;                 // empty: none; otherwise a path
   std::vector<std::string> program;  // the program and its arguments; empty only with help

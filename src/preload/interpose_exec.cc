@@ -1,5 +1,6 @@
 // Ways to execute a program: it comes into a budget of its own, whatever environment it is given.
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <spawn.h>
 #include <unistd.h>
 
@@ -10,13 +11,17 @@
 
 #include "base/sys.h"
 #include "gate/call.h"
+#include "gate/gate.h"
 #include "preload/exec_environment.h"
 #include "preload/interpose.h"
+#include "preload/unmanaged_exec.h"
 
 namespace {
 
 using buoy::preload::ExecEnvironment;
 using buoy::preload::libc_result;
+using buoy::preload::may_execute;
+using buoy::preload::may_execute_unseen;
 
 // libc's functions. Found before anybody can be in a vfork child, where dlsym is not to be called.
 struct Libc {
@@ -57,7 +62,7 @@ int refuse() {
 }
 
 int execute(const char* path, char* const* arguments, char* const* program) {
-  if (!ExecEnvironment::is_library_in_reach()) return refuse();
+  if (!ExecEnvironment::is_library_in_reach() || !may_execute(AT_FDCWD, path, 0)) return refuse();
   const ExecEnvironment environment(program);
   return static_cast<int>(libc_result(buoy::gate::call(
       SYS_execve, buoy::sys::ptr(path),
@@ -66,7 +71,7 @@ int execute(const char* path, char* const* arguments, char* const* program) {
 }
 
 int execute_found(const char* file, char* const* arguments, char* const* program) {
-  if (!ExecEnvironment::is_library_in_reach()) return refuse();
+  if (!ExecEnvironment::is_library_in_reach() || !may_execute_unseen(file)) return refuse();
   const ExecEnvironment environment(program);
   return libc_functions().execvpe(file, arguments, environment.get());
 }
@@ -151,13 +156,14 @@ BUOY_EXPORT int execle(const char* path, const char* first, ...) {
 
 BUOY_EXPORT int fexecve(int fd, char* const arguments[], char* const environment[]) {
   if (!ExecEnvironment::is_library_in_reach()) return refuse();
+  if (!buoy::gate::is_installed() && !may_execute(fd, "", AT_EMPTY_PATH)) return refuse();
   const ExecEnvironment mended(environment);
   return libc_functions().fexecve(fd, arguments, mended.get());
 }
 
 BUOY_EXPORT int execveat(int folder, const char* path, char* const arguments[],
                          char* const environment[], int flags) {
-  if (!ExecEnvironment::is_library_in_reach()) return refuse();
+  if (!ExecEnvironment::is_library_in_reach() || !may_execute(folder, path, flags)) return refuse();
   const ExecEnvironment mended(environment);
   return static_cast<int>(libc_result(buoy::gate::call(
       SYS_execveat, folder, buoy::sys::ptr(path), reinterpret_cast<long>(arguments),
@@ -167,7 +173,9 @@ BUOY_EXPORT int execveat(int folder, const char* path, char* const arguments[],
 BUOY_EXPORT int posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
                             const posix_spawnattr_t* attributes, char* const arguments[],
                             char* const environment[]) {
+  const bool is_unseen = !buoy::gate::is_installed();
   if (!ExecEnvironment::is_library_in_reach()) return EACCES;
+  if (is_unseen && !may_execute(AT_FDCWD, path, 0)) return EACCES;
   const ExecEnvironment mended(environment);
   return libc_functions().spawn(pid, path, actions, attributes, arguments, mended.get());
 }
@@ -176,7 +184,7 @@ BUOY_EXPORT int posix_spawnp(pid_t* pid, const char* file,
                              const posix_spawn_file_actions_t* actions,
                              const posix_spawnattr_t* attributes, char* const arguments[],
                              char* const environment[]) {
-  if (!ExecEnvironment::is_library_in_reach()) return EACCES;
+  if (!ExecEnvironment::is_library_in_reach() || !may_execute_unseen(file)) return EACCES;
   const ExecEnvironment mended(environment);
   return libc_functions().spawnp(pid, file, actions, attributes, arguments, mended.get());
 }

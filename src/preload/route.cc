@@ -1,5 +1,6 @@
 #include "preload/route.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -21,6 +22,7 @@
 #include "preload/runtime.h"
 #include "preload/self_pidfd.h"
 #include "preload/stats_at_exit.h"
+#include "preload/unmanaged_exec.h"
 
 namespace guarded = buoy::preload::guarded_descriptors;
 namespace space = buoy::preload::address_space;
@@ -95,7 +97,11 @@ Routed close_one(int fd, long* result) {
 }
 
 Routed execute(long number, const long* a, int environment, long* result) {
-  if (!ExecEnvironment::is_library_in_reach()) return done(result, -EACCES);
+  const bool is_relative = number == SYS_execveat;
+  const bool is_allowed = is_relative
+                              ? may_execute(integer(a[0]), pointer<const char>(a[1]), integer(a[4]))
+                              : may_execute(AT_FDCWD, pointer<const char>(a[0]), 0);
+  if (!is_allowed || !ExecEnvironment::is_library_in_reach()) return done(result, -EACCES);
   const ExecEnvironment mended(pointer<char* const>(a[environment]));
   long changed[6];
   std::copy(a, a + 6, changed);

@@ -126,6 +126,14 @@ Result<Settings> read_settings(const char** what) {
     return Error{EINVAL};
   }
 
+  *what = environment::kUnmanagedExec;
+  const char* unmanaged = initial_environment(environment::kUnmanagedExec);
+  if (is(unmanaged, "allow")) {
+    s.unmanaged_exec = UnmanagedExec::kAllow;
+  } else if (unmanaged != nullptr && !is(unmanaged, "refuse")) {
+    return Error{EINVAL};
+  }
+
   *what = environment::kStats;
   const Result<const char*> stats = keep_path(environment::kStats, kept_stats);
   if (!stats) return stats.error();

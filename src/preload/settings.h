@@ -8,11 +8,15 @@
 
 namespace buoy::preload {
 
+// What cannot be given a budget, executed by a program that has one.
+enum class UnmanagedExec : unsigned char { kRefuse, kAllow };
+
 struct Settings {
   PoolOptions pool;
   const char* stats = nullptr;  // "-" or a path; null: none wanted
   const char* trace = nullptr;  // a path; null: none wanted
   int first_pid = 0;            // the process that `buoy run` started
+  UnmanagedExec unmanaged_exec = UnmanagedExec::kRefuse;
 };
 
 // EINVAL: the variables are missing or are not what `buoy run` writes; ENAMETOOLONG. `*what` then
