@@ -10,7 +10,7 @@ from buoy._purgeable import PurgeableBuffer
 from buoy._region import DROPPABLE, HUGE, PURGED_READS_ZERO, VOLATILE_MAY_COMPRESS, Region
 
 _FAULTS = {"auto": 0, "signal": 1, "thread": 2}
-_EXHAUSTED = {"sigbus": 0, "wait": 1}
+_EXHAUSTED = {"sigbus": 0, "wait": 1, "enomem": 2}
 
 
 def _one_of(words, word, what):
@@ -46,8 +46,9 @@ class Pool:
     "lz4", "zstd" or "none". `faults`: "auto"; "thread" (the same here, but refused where faults of
     system calls cannot be served); "signal", which wants SIGBUS left alone, by faulthandler too.
     `on_exhausted`: what happens to who touches a page when nothing more fits anywhere: "sigbus", death
-    with a line on stderr, or "wait" until something is freed (the interpreter's lock is held meanwhile,
-    so no other thread of Python can free it). `contiguous_reserve`: bytes, at most half of the budget.
+    with a line on stderr; "wait" until something is freed (the interpreter's lock is held meanwhile,
+    so no other thread of Python can free it); "enomem", as "sigbus", but `map` and its kin are an OSError
+    with ENOMEM where the pages might not be had. `contiguous_reserve`: bytes, at most half of the budget.
 
     ValueError: an unknown word. OSError: EINVAL a bad number; EPERM or ENOSYS the kernel does not
     allow it (the text says what to do); the backing file's own errno if it cannot be used.

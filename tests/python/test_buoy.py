@@ -95,6 +95,18 @@ class Pools(unittest.TestCase):
                      lambda: region.advise(buoy.Advice.COLD, 8192), lambda: region.residency(-4096, 4096)):
             self.assertRaises(ValueError, call)
 
+    def test_memory_that_might_not_be_had_is_refused_if_asked_for(self):
+        with buoy.Pool(BUDGET, on_exhausted="enomem") as pool:
+            with self.assertRaises(OSError) as refused:
+                pool.map(2 * BUDGET)
+            self.assertEqual(refused.exception.errno, errno.ENOMEM)
+            with pool.map(BUDGET // 2) as region:
+                stamp_all(region.view)
+                self.assertIsNone(first_wrong(region.view))
+                with self.assertRaises(OSError):
+                    pool.map(BUDGET)
+            pool.map(BUDGET // 2).close()
+
     def test_budget_is_resized(self):
         region = self.pool.map(BUDGET)
         stamp_all(region.view)
