@@ -44,12 +44,17 @@ done
 same_as_native 48M "--backing-file none --compressor none --on-exhausted enomem" "$PROGRAMS/refused_in_time" 80
 same_as_native 32M "--backing-file none --faults thread --on-exhausted enomem" "$PROGRAMS/refused_in_time" 80
 
-# Every way to end: the same status, and statistics wherever the process ends by itself.
+# Every way to end: the same status, and statistics: those that a signal ends cannot write them.
 for way in return exit _exit _Exit quick_exit syscall pthread_exit closed abort kill term segv; do
   same_as_native 32M "" "$PROGRAMS/exits" "$way"
   case $way in
-    abort | kill | term | segv) ;;
-    *) [[ -s $WORK/stats ]] || fail "exits $way: no statistics" ;;
+    abort) signal=6 ;;
+    kill) signal=9 ;;
+    term) signal=15 ;;
+    segv) signal=11 ;;
+    *) signal="" ;;
   esac
+  [[ -s $WORK/stats && $(stat_of "$WORK/stats" ended_by_signal) == "$signal" ]] ||
+    fail "exits $way: $(cat "$WORK/stats")"
 done
 finish

@@ -88,6 +88,7 @@ Status Pool::open() {
   auto stack = swap::SwapStack::create(swap_options, *arena_, context_.counters);
   if (!stack) return stack.error();
   context_.swap = swap_ = *stack;
+  vm_.reclaimer().set_heartbeat(options_.heartbeat);
   return vm_.reclaimer().start_background();
 }
 

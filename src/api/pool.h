@@ -31,6 +31,7 @@ struct PoolOptions {
   bool pins_are_known = true;
   // For contiguous memory. At most half of the budget.
   ByteSize contiguous_reserve = 0;
+  Reclaimer::Heartbeat heartbeat = nullptr;
 };
 
 class Pool {
@@ -125,6 +126,11 @@ class Pool {
   [[nodiscard]] bool stat(std::string_view name, std::uint64_t* value) const;
   // The names of stat(), from 0 on; null past the last.
   [[nodiscard]] static const char* stat_name(std::size_t index);
+  // How many there are, gauges first. The order is fixed within a build.
+  static constexpr std::size_t kGaugeCount = 23;
+  [[nodiscard]] static constexpr std::size_t stat_count() { return kGaugeCount + kEventCount; }
+  // An event counter, which only grows, rather than a gauge?
+  [[nodiscard]] static constexpr bool is_counter(std::size_t i) { return i >= kGaugeCount; }
   // All of them, one flat JSON object on one line.
   void write_stats(int fd) const;
   void validate();

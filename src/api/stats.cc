@@ -36,6 +36,8 @@ constexpr std::string_view kGauges[] = {
 };
 }  // namespace
 
+static_assert(std::size(kGauges) == Pool::kGaugeCount);
+
 ByteSize Pool::metadata_bytes() const {
   return context_.table.touched_bytes() + swap_->stats().metadata_bytes + arena_->metadata_bytes() +
          mmu_->metadata_bytes() + vm_.metadata_bytes() + frames::kPlacedBytes<Pool> +

@@ -162,15 +162,30 @@ unsigned online_cpus() {
   return cpus == 0 ? 1 : cpus;
 }
 
-void futex_wait(const void* word, std::uint32_t expected, std::uint64_t timeout_ns) {
+namespace {
+void futex_wait_by(int operation, const void* word, std::uint32_t expected,
+                   std::uint64_t timeout_ns) {
   timespec timeout{static_cast<time_t>(timeout_ns / 1'000'000'000U),
                    static_cast<long>(timeout_ns % 1'000'000'000U)};
-  call(SYS_futex, ptr(word), FUTEX_WAIT_PRIVATE, static_cast<long>(expected),
+  call(SYS_futex, ptr(word), operation, static_cast<long>(expected),
        timeout_ns == 0 ? 0 : ptr(&timeout));
+}
+}  // namespace
+
+void futex_wait(const void* word, std::uint32_t expected, std::uint64_t timeout_ns) {
+  futex_wait_by(FUTEX_WAIT_PRIVATE, word, expected, timeout_ns);
 }
 
 void futex_wake(const void* word, int waiters) {
   call(SYS_futex, ptr(word), FUTEX_WAKE_PRIVATE, waiters);
+}
+
+void futex_wait_shared(const void* word, std::uint32_t expected, std::uint64_t timeout_ns) {
+  futex_wait_by(FUTEX_WAIT, word, expected, timeout_ns);
+}
+
+void futex_wake_shared(const void* word, int waiters) {
+  call(SYS_futex, ptr(word), FUTEX_WAKE, waiters);
 }
 
 void complain(std::string_view text) {

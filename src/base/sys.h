@@ -70,6 +70,9 @@ inline unsigned current_cpu() {
 // Futex wait and wake, private to the process.
 void futex_wait(const void* word, std::uint32_t expected, std::uint64_t timeout_ns = 0);
 void futex_wake(const void* word, int waiters);
+// The same between processes, on a word of memory that they share.
+void futex_wait_shared(const void* word, std::uint32_t expected, std::uint64_t timeout_ns = 0);
+void futex_wake_shared(const void* word, int waiters);
 
 // Calls body(argument) on another stack, whose top is aligned to 16; its result. Unwinders can follow.
 long on_stack(long (*body)(const void*), const void* argument, void* stack_top);

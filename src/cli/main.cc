@@ -4,17 +4,24 @@
 #include <vector>
 
 #include "cli/info.h"
+#include "cli/observe.h"
 #include "cli/outcome.h"
 #include "cli/run.h"
+#include "cli/steer.h"
 
 namespace {
 
 constexpr const char* kHelp = R"(Usage: buoy run --budget SIZE [OPTION]... [--] PROGRAM [ARG...]
+       buoy ps | stat PID | set PID --budget SIZE | reclaim PID SIZE
        buoy info
        buoy --help | --version
 
-  run    run a program within a memory budget (`buoy run --help`)
-  info   what this kernel and these rights allow, and the remedy for what is missing
+  run      run a program within a memory budget (`buoy run --help`)
+  ps       what runs within a budget
+  stat     the statistics of a run or a process, also for Prometheus
+  set      another budget for what runs
+  reclaim  take memory away from what runs
+  info     what this kernel and these rights allow, and the remedy for what is missing
 )";
 
 }  // namespace
@@ -29,6 +36,10 @@ int main(int argc, char** argv) {
   const std::string& command = words.front();
   const std::vector<std::string> rest(words.begin() + 1, words.end());
   if (command == "run") return run_command(rest);
+  if (command == "ps") return ps_command(rest);
+  if (command == "stat") return stat_command(rest);
+  if (command == "set") return set_command(rest);
+  if (command == "reclaim") return reclaim_command(rest);
   if (command == "--help" || command == "-h" || command == "help") {
     std::fputs(kHelp, stdout);
     return 0;

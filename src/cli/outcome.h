@@ -7,6 +7,7 @@
 namespace buoy::cli {
 
 // Exit statuses of `buoy run` that are its own, not the program's. As a shell's, but for kUsage.
+inline constexpr int kFailed = 1;           // of the other commands: could not do what was asked
 inline constexpr int kUsage = 2;            // bad options, or a kernel that cannot serve
 inline constexpr int kCannotExecute = 126;  // found, but not to be executed (or not by us)
 inline constexpr int kNotFound = 127;

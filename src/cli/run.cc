@@ -11,15 +11,20 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <string_view>
 
+#include "base/descriptors.h"
 #include "cli/backing_file.h"
+#include "cli/control_server.h"
 #include "cli/kernel_support.h"
+#include "cli/last_stats.h"
 #include "cli/preload_library.h"
 #include "cli/program.h"
 #include "cli/run_options.h"
 #include "cli/size.h"
 #include "cli/supervise.h"
+#include "control/block.h"
 #include "mmu/uffd_source.h"
 #include "preload/environment.h"
 
@@ -47,7 +52,7 @@ std::string device_for_children() {
 
 // The caller's environment with ours in it. Whatever an outer `buoy run` had set is replaced.
 std::vector<std::string> make_environment(const RunOptions& options, const std::string& file,
-                                          const std::string& library) {
+                                          const std::string& library, const std::string& block) {
   std::vector<std::string> list;
   std::string preload = library;
   for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -70,6 +75,7 @@ std::vector<std::string> make_environment(const RunOptions& options, const std::
   set(env::kOnExhausted, options.on_exhausted);
   set(env::kUnmanagedExec, options.unmanaged_exec);
   if (const std::string device = device_for_children(); !device.empty()) set(env::kDevice, device);
+  if (!block.empty()) set(env::kControl, block);
   if (!options.stats.empty())
     set(env::kStats,
         options.stats == "-" ? "-" : std::filesystem::absolute(options.stats).string());
@@ -114,6 +120,46 @@ Outcome<std::string> choose_backing_file(const std::string& asked_for) {
   return std::string("none");
 }
 
+// What the processes of the run share with us, and who answers for it. Without either, the program
+// runs as well, and cannot be looked at.
+class Control {
+ public:
+  Control() {
+    char text[control::Block::kTextBytes];
+    const auto made = control::Block::create(block_layout(), text, &fd_);
+    if (!made) return;
+    block_ = *made;
+    text_ = text;
+  }
+  ~Control() {
+    server_.reset();
+    if (block_ != nullptr) control::Block::unmap(block_);
+  }
+  Control(const Control&) = delete;
+  Control& operator=(const Control&) = delete;
+
+  // For the environment of the program; empty: there is no block.
+  [[nodiscard]] const std::string& text() const { return text_; }
+  // Once the program has the block's descriptor. The one to watch for clients, or -1.
+  [[nodiscard]] int start(const RunOptions& options) {
+    if (block_ == nullptr) return -1;
+    descriptors::release(fd_);
+    std::string command;
+    for (const std::string& word : options.program) command += (command.empty() ? "" : " ") + word;
+    server_ = ControlServer::start(*block_, options.budget, std::move(command));
+    return server_ != nullptr ? server_->listener() : -1;
+  }
+  void admit() { server_->admit(); }
+  // Null: there is none.
+  [[nodiscard]] control::Block* block() { return block_; }
+
+ private:
+  control::Block* block_ = nullptr;
+  int fd_ = -1;
+  std::string text_;
+  std::unique_ptr<ControlServer> server_;
+};
+
 int fail(const Failure& failure) {
   say(failure.line);
   return failure.status;
@@ -142,8 +188,13 @@ int run_command(const std::vector<std::string>& words) {
   if (const Outcome<bool> traced = prepare_trace(options->trace); !traced)
     return fail(traced.failure());
   warn_if_larger_than_memory(options->budget);
-  return supervise(
-      {*path, options->program, make_environment(*options, *file, *library), env::kFirstPid});
+  Control control;
+  const Ending ending = supervise(
+      {*path, options->program, make_environment(*options, *file, *library, control.text()),
+       env::kFirstPid, [&] { return control.start(*options); }, [&] { control.admit(); }});
+  if (ending.signal != 0 && !options->stats.empty())
+    write_last_stats(options->stats, control.block(), ending);
+  return ending.status;
 }
 
 }  // namespace buoy::cli

@@ -24,9 +24,6 @@ struct Option {
   Setter set;
 };
 
-// What the frame numbers of a pool's arena reach.
-constexpr ByteSize kLargestBudget = ByteSize{1} << 43;
-
 std::string set_budget(RunOptions& options, const std::string& value) {
   const auto bytes = parse_size(value);
   if (!bytes) return quoted(value) + " is not a size: bytes, or with K, M or G, as 256M";
@@ -172,7 +169,7 @@ and what does not fit compressed is written to a backing file. SIZE is bytes, or
                               linked, setuid, not x86-64): it fails with EACCES (default), or runs
                               without a budget; a line on stderr says so
   --stats FILE|-              one JSON object per process, when it ends, to FILE (FILE.PID for all
-                              processes but the first) or to stderr
+                              processes but the first) or to stderr; `buoy stat` shows it meanwhile
   --trace FILE                what each process does to its memory (faults, advice, mappings), for
                               buoy-sim, to FILE (FILE.PID for all processes but the first)
   --help                      this text

@@ -9,6 +9,9 @@
 
 namespace buoy::cli {
 
+// What the frame numbers of a pool's arena reach.
+inline constexpr ByteSize kLargestBudget = ByteSize{1} << 43;
+
 enum class FaultDelivery { kAuto, kThread, kSignal };
 
 struct RunOptions {

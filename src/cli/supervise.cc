@@ -1,12 +1,15 @@
 #include "cli/supervise.h"
 
+#include <poll.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <optional>
 
 #include "cli/outcome.h"
 
@@ -52,21 +55,53 @@ void stop_with(pid_t child) {
   kill(child, SIGCONT);
 }
 
-// What has become of the child: its status for buoy, or -1 if it goes on.
-int reap(pid_t child) {
+// What has become of the child; nothing if it goes on.
+std::optional<Ending> reap(pid_t child) {
   for (;;) {
     int status = 0;
     const pid_t pid = waitpid(child, &status, WNOHANG | WUNTRACED);
-    if (pid != child) return -1;
-    if (WIFEXITED(status)) return WEXITSTATUS(status);
-    if (WIFSIGNALED(status)) return kDeathBySignal + WTERMSIG(status);
+    if (pid != child) return std::nullopt;
+    if (WIFEXITED(status)) return Ending{child, WEXITSTATUS(status), 0};
+    if (WIFSIGNALED(status))
+      return Ending{child, kDeathBySignal + WTERMSIG(status), WTERMSIG(status)};
     if (WIFSTOPPED(status)) stop_with(child);
   }
 }
 
+// Waits for signals, and for input on a descriptor if there is one.
+class Watch {
+ public:
+  static constexpr int kInput = 0;
+
+  Watch(const sigset_t& signals, int descriptor) : signals_(signals), descriptor_(descriptor) {
+    // Where no more descriptors can be had, nothing but signals is waited for.
+    if (descriptor_ >= 0) signal_fd_ = signalfd(-1, &signals_, SFD_CLOEXEC);
+  }
+  ~Watch() {
+    if (signal_fd_ >= 0) close(signal_fd_);
+  }
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+
+  // The signal that came, or kInput, or -1: neither.
+  [[nodiscard]] int wait(siginfo_t* info) const {
+    if (signal_fd_ < 0) return sigwaitinfo(&signals_, info);
+    pollfd both[2] = {{signal_fd_, POLLIN, 0}, {descriptor_, POLLIN, 0}};
+    if (poll(both, 2, -1) < 0) return -1;
+    if (both[0].revents == 0) return kInput;
+    constexpr timespec kAtOnce{};
+    return sigtimedwait(&signals_, info, &kAtOnce);
+  }
+
+ private:
+  sigset_t signals_;
+  int descriptor_;
+  int signal_fd_ = -1;
+};
+
 }  // namespace
 
-int supervise(const ChildRequest& request) {
+Ending supervise(const ChildRequest& request) {
   // Every signal is taken by sigwaitinfo, which tells who sent it. The child gets back what we had.
   sigset_t all;
   sigset_t before;
@@ -81,17 +116,19 @@ int supervise(const ChildRequest& request) {
   const pid_t child = fork();
   if (child == -1) {
     say(std::string("cannot start a process: ") + std::strerror(errno));
-    return kCannotExecute;
+    return {0, kCannotExecute, 0};
   }
   if (child == 0) {
     sigaction(SIGCHLD, &child_action, nullptr);
     sigprocmask(SIG_SETMASK, &before, nullptr);
     become_program(request, parent);
   }
+  const Watch watch(all, request.when_started ? request.when_started() : -1);
   for (;;) {
-    if (const int status = reap(child); status >= 0) return status;
+    if (const std::optional<Ending> ending = reap(child)) return *ending;
     siginfo_t info{};
-    const int signal = sigwaitinfo(&all, &info);
+    const int signal = watch.wait(&info);
+    if (signal == Watch::kInput) request.when_readable();
     if (signal <= 0 || signal == SIGCHLD) continue;
     if (is_sent_by_a_process(info) || signal >= SIGRTMIN) {
       if (info.si_code == SI_QUEUE) {

@@ -8,6 +8,9 @@
 //   SIGKILL for buoy ------------------> the kernel kills the program (parent-death signal)
 #pragma once
 
+#include <sys/types.h>
+
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,10 +22,21 @@ struct ChildRequest {
   std::vector<std::string> environment;  // whole; "NAME=VALUE"
   // A variable that gets the child's own process id: its name.
   std::string pid_variable;
+  // Called in buoy once the program is on its way, with every signal blocked. A descriptor to watch
+  // meanwhile, or -1.
+  std::function<int()> when_started;
+  // Called whenever that is readable; must not block.
+  std::function<void()> when_readable;
 };
 
-// Blocks until the program has ended; the exit status for buoy. Called once, in a process with one
-// thread.
-[[nodiscard]] int supervise(const ChildRequest& request);
+struct Ending {
+  pid_t child = 0;  // 0: it never started
+  int status = 0;   // the exit status for buoy
+  int signal = 0;   // that ended the program; 0: it ended by itself
+};
+
+// Blocks until the program has ended. Called once, in a process with one
+// thread (when_started may add more).
+[[nodiscard]] Ending supervise(const ChildRequest& request);
 
 }  // namespace buoy::cli

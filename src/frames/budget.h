@@ -50,6 +50,8 @@ class Budget {
   }
   [[nodiscard]] bool is_shrinking() const { return ceiling() < limit(); }
   void cancel_shrink() { ceiling_.store(limit().value(), std::memory_order_relaxed); }
+  // In a fork child, where nobody is who would go on with a shrink that the parent was at.
+  void after_fork_in_child() { set_limit(limit()); }
   [[nodiscard]] PageCount limit() const {
     return PageCount(limit_.load(std::memory_order_relaxed));
   }

@@ -12,6 +12,7 @@
 //   BUOY_TRACE          an absolute path            (absent: no trace)
 //   BUOY_LAZY_FREE      0: what malloc lets go of is discarded at once (to compare; not set by run)
 //   BUOY_DEVICE         /dev/userfaultfd, opened while the rights were there (mmu/uffd_source.h)
+//   BUOY_CONTROL        the block of memory that the processes of a run share (control/block.h)
 //   BUOY_MALLOC_CONF    settings for our jemalloc on top of ours (to try things; not set by run)
 //   BUOY_FIRST_PID      the process that uses these paths as they are; others append .PID
 #pragma once
@@ -28,12 +29,13 @@ inline constexpr const char* kStats = "BUOY_STATS";
 inline constexpr const char* kTrace = "BUOY_TRACE";
 inline constexpr const char* kLazyFree = "BUOY_LAZY_FREE";
 inline constexpr const char* kDevice = "BUOY_DEVICE";
+inline constexpr const char* kControl = "BUOY_CONTROL";
 inline constexpr const char* kMallocConf = "BUOY_MALLOC_CONF";
 inline constexpr const char* kFirstPid = "BUOY_FIRST_PID";
 
 // What a program is to find that a program in a budget executes.
 inline constexpr const char* kSetByRun[] = {kBudget,      kBackingFile,   kCompressor, kFaults,
                                             kOnExhausted, kUnmanagedExec, kStats,      kTrace,
-                                            kDevice,      kFirstPid};
+                                            kDevice,      kControl,       kFirstPid};
 
 }  // namespace buoy::preload::environment

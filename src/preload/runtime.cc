@@ -11,6 +11,7 @@
 #include "preload/environment.h"
 #include "preload/exec_environment.h"
 #include "preload/fork_catcher.h"
+#include "preload/member.h"
 #include "preload/memory_locks.h"
 #include "preload/route.h"
 #include "preload/stats_at_exit.h"
@@ -89,6 +90,8 @@ void create_pool() {
   keep_environment_for_exec();
   if (const char* device = initial_environment(environment::kDevice))
     (void)mmu::uffd_source::accept(device);  // closed since: then there may be other ways
+  if (const ByteSize budget = find_run(); budget != 0) the_settings.pool.budget = budget;
+  the_settings.pool.heartbeat = &beat_in_run;
   const Result<Pool*> made = make_pool();
   if (!made) {
     const char* name = strerrordesc_np(made.code());
@@ -125,6 +128,7 @@ Pool& pool() {
       create_pool();
       state.store(kReady, std::memory_order_release);
       sys::futex_wake(&state, INT32_MAX);
+      join_run_if_stats_are_wanted();
     }
   }
   while (state.load(std::memory_order_acquire) != kReady) sys::futex_wait(&state, kCreating);
@@ -136,6 +140,8 @@ const Settings& settings() { return the_settings; }
 bool is_own_process() {
   return own_pid.load(std::memory_order_relaxed) == static_cast<int>(sys::call(SYS_getpid));
 }
+
+int own_process() { return own_pid.load(std::memory_order_relaxed); }
 
 Status before_fork() {
   if (const Status s = pool().before_fork(); !s) {
@@ -157,6 +163,7 @@ void after_fork_in_child() {
   own_pid.store(static_cast<int>(sys::call(SYS_getpid)), std::memory_order_relaxed);
   stats_at_exit_after_fork_in_child();
   trace_after_fork_in_child();
+  member_after_fork_in_child();
   fork_catcher_after_fork_in_child();
   gate::after_fork_in_child();
   if (const Status s = pool().after_fork_in_child(); !s) {

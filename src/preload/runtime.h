@@ -29,6 +29,9 @@ extern constinit std::atomic<Pool*> the_pool __attribute__((visibility("hidden")
 // memory but is another process.
 [[nodiscard]] bool is_own_process();
 
+// That process's id, without a system call, which a filter of the program's might forbid.
+[[nodiscard]] int own_process();
+
 // Around a clone that copies the address space: no other thread's engine work is half done in
 // between. Calls do not nest; the caller has signals blocked and runs on unmanaged stack.
 // Refused with a line, and nothing changed, where the child could not set up its memory.

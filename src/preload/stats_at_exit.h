@@ -1,7 +1,8 @@
 // Statistics at the end of the process: one flat JSON object where BUOY_STATS says.
 //
 // The end is exit() (our destructor), _exit() and its relatives, quick_exit(), or the system calls
-// behind them by syscall(). Death by a signal writes nothing, and exec carries the process on.
+// behind them by syscall(). If a signal ends the process, `buoy run` writes what was published last
+// (member.h), of the process that it started; exec carries the process on.
 #pragma once
 
 namespace buoy::preload {

@@ -66,6 +66,15 @@ TEST_F(BudgetTest, ACancelledShrinkChangesNothing) {
   EXPECT_TRUE(budget_.try_charge(PageCount(1)));
 }
 
+TEST_F(BudgetTest, AForkChildIsNotHalfWayThroughAShrink) {
+  ASSERT_TRUE(budget_.try_charge(PageCount(5000)));
+  budget_.begin_shrink(PageCount(4000));
+  budget_.after_fork_in_child();
+  EXPECT_FALSE(budget_.is_shrinking());
+  EXPECT_EQ(budget_.limit(), PageCount(8000));
+  EXPECT_TRUE(budget_.try_charge(PageCount(1)));
+}
+
 TEST_F(BudgetTest, UsedIsNeverAboveTheLimitWhoeverChargesAndShrinks) {
   std::atomic<bool> stop{false};
   std::vector<std::thread> threads;

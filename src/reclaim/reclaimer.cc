@@ -350,6 +350,10 @@ void Reclaimer::shift_keep_balance(int by) {
 
 // ---- Background -------------------------------------------------------------------------------
 
+namespace {
+constexpr std::uint64_t kTickNs = 100'000'000;
+}  // namespace
+
 Status Reclaimer::start_background() {
   stop_.store(false, std::memory_order_relaxed);
   return thread_.start("buoy-reclaim", &background_body, this);
@@ -375,6 +379,14 @@ void Reclaimer::wake() {
 
 void Reclaimer::background_body(void* self) { static_cast<Reclaimer*>(self)->run_background(); }
 
+void Reclaimer::beat() {
+  if (heartbeat_ == nullptr) return;
+  const std::uint64_t now = sys::monotonic_ns();
+  if (now < next_beat_) return;
+  next_beat_ = now + kTickNs;
+  heartbeat_();
+}
+
 // Pages freed.
 PageCount Reclaimer::background_round() {
   constexpr unsigned kRoundsPerTidy = 16;
@@ -385,6 +397,7 @@ PageCount Reclaimer::background_round() {
   // What the pool lost to sparse pageblocks comes back in steps, between the others.
   if (++background_rounds_ % kRoundsPerTidy == 0)
     freed += context_.arena->compactor().background_step(frames::Compactor::Pace::kBusy);
+  beat();
   return freed;
 }
 
@@ -396,6 +409,7 @@ void Reclaimer::keep_ahead() {
 }
 
 void Reclaimer::run_background() {
+  next_beat_ = sys::monotonic_ns() + kTickNs;
   while (!stop_.load(std::memory_order_relaxed)) {
     const std::uint32_t seen = wake_word_.load(std::memory_order_acquire);
     keep_ahead();
@@ -403,10 +417,11 @@ void Reclaimer::run_background() {
       // Nobody waits for us: a bounded step, ten times a second.
       const GatePass pass(context_.gate);
       (void)context_.arena->compactor().background_step();
+      beat();
     }
     pressure_.relax();
     asleep_.store(1, std::memory_order_seq_cst);
-    if (!stop_.load(std::memory_order_relaxed)) sys::futex_wait(&wake_word_, seen, 100'000'000);
+    if (!stop_.load(std::memory_order_relaxed)) sys::futex_wait(&wake_word_, seen, kTickNs);
     asleep_.store(0, std::memory_order_relaxed);
   }
 }

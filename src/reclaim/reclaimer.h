@@ -63,6 +63,11 @@ class Reclaimer {
   // the lock: `locked` is empty afterwards. Pages gone.
   unsigned page_out(std::optional<LockedLeaf>& locked, LeafRange range);
 
+  // Called by the background thread inside the gate, about ten times a second, for the first time a
+  // tenth of a second after the thread has started: for what may wait until a process has shown that
+  // it lives on. Before start_background(); kept in a fork child.
+  using Heartbeat = void (*)();
+  void set_heartbeat(Heartbeat heartbeat) { heartbeat_ = heartbeat; }
   // The background thread. Without one (SoftMmu, tests) everything is direct.
   [[nodiscard]] Status start_background();
   void stop_background();
@@ -118,11 +123,14 @@ class Reclaimer {
   static void background_body(void* self);
   void run_background();
   PageCount background_round();
+  void beat();
 
   Context& context_;
   PurgeSource* purge_source_ = nullptr;
   Pressure pressure_{context_};
   PoolShare pool_share_;
+  Heartbeat heartbeat_ = nullptr;
+  std::uint64_t next_beat_ = 0;  // the background thread's; monotonic, nanoseconds
   BareThread thread_;
   std::atomic<std::uint32_t> wake_word_{0};
   std::atomic<std::uint32_t> asleep_{0};

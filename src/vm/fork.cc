@@ -50,6 +50,7 @@ void Vm::wait_for_handlers() { context_.gate.wait_until_empty(); }
 
 Status Vm::after_fork_in_child() {
   context_.gate.after_fork_in_child();
+  context_.budget.after_fork_in_child();
   reclaimer_.after_fork_in_child();
   context_.swap->after_fork_in_child();
   const Status status = context_.mmu->after_fork_in_child();

@@ -1,0 +1,68 @@
+// RunMembers: the supervisor's way to the processes of its run. Each has a place in the block that
+// they share (control/block.h); here they are found, asked, and waited for.
+//
+// Thread-safe: each process is asked one thing at a time. Costs nothing while nobody asks.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cli/control_protocol.h"
+#include "control/block.h"
+
+namespace buoy::cli {
+
+// What the words of a block mean in this build: see control::Block.
+[[nodiscard]] std::uint64_t block_layout();
+
+// `/proc/PID/cmdline` as one line, cut to a sensible length; else the short name; else empty.
+[[nodiscard]] std::string command_of(pid_t pid);
+
+class RunMembers {
+ public:
+  struct Member {
+    unsigned place = 0;
+    std::uint64_t owner = 0;
+    [[nodiscard]] pid_t pid() const { return control::Block::pid_of(owner); }
+  };
+  struct Question {
+    control::Op op = control::Op::kStats;
+    std::uint64_t argument = 0;
+    std::chrono::milliseconds patience{};
+  };
+
+  // `block` outlives this.
+  explicit RunMembers(control::Block& block) : block_(block) {}
+  RunMembers(const RunMembers&) = delete;
+  RunMembers& operator=(const RunMembers&) = delete;
+
+  // The processes that live, by id. Places of those that do not are given back.
+  [[nodiscard]] std::vector<Member> present();
+  // Asks all of them at once, and waits for each. Those that ended meanwhile are left out.
+  [[nodiscard]] std::vector<MemberReply> ask(const std::vector<Member>& members,
+                                             const Question& question);
+  // Whoever waits, now or later, gets no answer: the run is over.
+  void stop();
+
+  [[nodiscard]] control::Block& block() { return block_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  enum class Waited : std::uint8_t { kAnswered, kGone, kTooLong };
+
+  // Until the last request is answered.
+  [[nodiscard]] Waited wait(const Member& member, std::uint32_t request,
+                            Clock::time_point deadline);
+  [[nodiscard]] bool lives(const Member& member);
+  [[nodiscard]] MemberReply read(const Member& member);
+
+  control::Block& block_;
+  std::atomic<bool> stopping_{false};
+  std::array<std::timed_mutex, control::kPlaces> busy_;
+};
+
+}  // namespace buoy::cli

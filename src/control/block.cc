@@ -1,0 +1,161 @@
+#include "control/block.h"
+
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <cerrno>
+#include <climits>
+
+#include "base/descriptors.h"
+#include "base/sys.h"
+
+namespace buoy::control {
+namespace {
+
+constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+// The inode if the descriptor is a file of the block's size, else 0.
+std::uint64_t identity(int fd) {
+  struct stat st {};
+  if (sys::call(SYS_fstat, fd, sys::ptr(&st)) != 0 || !S_ISREG(st.st_mode)) return 0;
+  return st.st_size == static_cast<off_t>(sizeof(Block)) ? st.st_ino : 0;
+}
+
+Block* map(int fd) {
+  const long at = sys::call(SYS_mmap, 0, static_cast<long>(sizeof(Block)), PROT_READ | PROT_WRITE,
+                            MAP_SHARED, fd, 0);
+  return at < 0 ? nullptr : reinterpret_cast<Block*>(at);
+}
+
+// Digits at *at, which goes past them. ~0: there are none, or too many.
+std::uint64_t parse_digits(const char** at) {
+  std::uint64_t n = 0;
+  const char* p = *at;
+  for (; *p >= '0' && *p <= '9'; ++p) {
+    if (n > (UINT64_MAX - 9) / 10) return ~std::uint64_t{0};
+    n = n * 10 + static_cast<std::uint64_t>(*p - '0');
+  }
+  const bool any = p != *at;
+  *at = p;
+  return any ? n : ~std::uint64_t{0};
+}
+
+std::uint64_t boottime_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+bool is_gone(int pid) { return sys::call(SYS_kill, pid, 0) == -ESRCH; }
+
+}  // namespace
+
+Result<Block*> Block::create(std::uint64_t layout, char (&text)[kTextBytes], int* fd) {
+  const long made = sys::call(SYS_memfd_create, sys::ptr("buoy-run"), MFD_ALLOW_SEALING);
+  if (made < 0) return Error{static_cast<int>(-made)};
+  const int moved = descriptors::adopt(static_cast<int>(made), descriptors::OnExec::kKept);
+  long error = sys::call(SYS_ftruncate, moved, static_cast<long>(sizeof(Block)));
+  if (error == 0) error = sys::call(SYS_fcntl, moved, F_ADD_SEALS, kSeals);
+  Block* const block = error == 0 ? map(moved) : nullptr;
+  if (block == nullptr) {
+    descriptors::release(moved);
+    return Error{error == 0 ? ENOMEM : static_cast<int>(-error)};
+  }
+  block->layout_ = layout;
+  *fd = moved;
+  sys::Line line;
+  line.number(static_cast<std::uint64_t>(moved)).text(":").number(identity(moved));
+  const auto word = line.view();
+  static_assert(kTextBytes > 2 * 20 + 1);
+  word.copy(text, kTextBytes - 1);
+  text[word.size()] = '\0';
+  return block;
+}
+
+Block* Block::accept(const char* text, std::uint64_t layout) {
+  const std::uint64_t fd = parse_digits(&text);
+  if (fd > INT_MAX || *text++ != ':') return nullptr;
+  const std::uint64_t inode = parse_digits(&text);
+  if (*text != '\0' || inode == 0 || identity(static_cast<int>(fd)) != inode) return nullptr;
+  Block* const block = map(static_cast<int>(fd));
+  if (block == nullptr) return nullptr;
+  if (block->layout_ != layout) {
+    unmap(block);
+    return nullptr;
+  }
+  descriptors::adopt_in_place(static_cast<int>(fd));
+  return block;
+}
+
+void Block::unmap(Block* block) {
+  sys::call(SYS_munmap, sys::ptr(block), static_cast<long>(sizeof(Block)));
+}
+
+unsigned Block::take_place(int process) {
+  const auto pid = static_cast<std::uint64_t>(process);
+  const auto try_take = [&](unsigned i, std::uint64_t from) {
+    Place& mine = places_[i];
+    // How often it was taken is told by its last owner, who need not be there any more.
+    const std::uint64_t last = mine.ready.load(std::memory_order_relaxed);
+    const std::uint64_t word = ((((last >> 32) + 1) << 32) & ~kPidMask) | pid;
+    if (!owners_[i].compare_exchange_strong(from, word)) return false;
+    mine.taken_at.store(boottime_ns(), std::memory_order_relaxed);
+    mine.answered.store(mine.request.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    mine.ready.store(word, std::memory_order_seq_cst);  // before it looks at the run's budget
+    return true;
+  };
+  // Before an exec, this process was another program.
+  for (unsigned i = 0; i < kPlaces; ++i)
+    if (const std::uint64_t seen = owner(i); seen != 0 && (seen & kPidMask) == pid)
+      if (try_take(i, seen)) return i;
+  for (unsigned i = 0; i < kPlaces; ++i)
+    if (owner(i) == 0 && try_take(i, 0)) return i;
+  for (unsigned i = 0; i < kPlaces; ++i)
+    if (const std::uint64_t seen = owner(i); is_gone(pid_of(seen)) && try_take(i, seen)) return i;
+  turned_away.fetch_add(1, std::memory_order_relaxed);
+  return kPlaces;
+}
+
+std::uint32_t post(Place& place, Op op, std::uint64_t argument) {
+  place.op.store(static_cast<std::uint32_t>(op), std::memory_order_relaxed);
+  place.argument.store(argument, std::memory_order_relaxed);
+  const std::uint32_t request = place.request.load(std::memory_order_relaxed) + 1;
+  place.request.store(request, std::memory_order_release);
+  sys::futex_wake_shared(&place.request, 1);
+  return request;
+}
+
+bool wait_for_answer(Place& place, std::uint32_t request, std::uint64_t timeout_ns) {
+  const std::uint32_t seen = place.answered.load(std::memory_order_acquire);
+  if (seen == request) return true;
+  sys::futex_wait_shared(&place.answered, seen, timeout_ns);
+  return place.answered.load(std::memory_order_acquire) == request;
+}
+
+std::uint32_t wait_for_request(Place& place) {
+  for (;;) {
+    const std::uint32_t request = place.request.load(std::memory_order_acquire);
+    if (request != place.answered.load(std::memory_order_relaxed)) return request;
+    sys::futex_wait_shared(&place.request, request);
+  }
+}
+
+void answer(Place& place, std::uint32_t request, int error, std::uint64_t result) {
+  place.error.store(error, std::memory_order_relaxed);
+  place.result.store(result, std::memory_order_relaxed);
+  place.answered.store(request, std::memory_order_release);
+  sys::futex_wake_shared(&place.answered, INT32_MAX);
+}
+
+void LayoutOf::add(std::string_view name) {
+  for (std::size_t i = 0; i <= name.size(); ++i) {  // with an end: names do not run together
+    hash_ ^= i < name.size() ? static_cast<unsigned char>(name[i]) : 0U;
+    hash_ *= 0x100000001b3U;
+  }
+}
+
+}  // namespace buoy::control
