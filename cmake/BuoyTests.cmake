@@ -145,7 +145,7 @@ endforeach()
 # The simulator's policies, traces and patterns.
 if(TARGET buoy_sim)
   file(GLOB sources CONFIGURE_DEPENDS sim/*_test.cc)
-  buoy_object_targets(targets ${engine_layers} cli)
+  buoy_object_targets(targets ${engine_layers} control cli)
   add_executable(sim_test ${sources})
   target_link_libraries(sim_test PRIVATE buoy_sim
     ${targets} buoy_common buoy_sanitize buoy_libs buoy_tool_libs ${CMAKE_DL_LIBS})

@@ -234,9 +234,10 @@ os.kill(os.getpid(), signal.SIGKILL)' 2>"$WORK/err"
 # ---- Budgets --------------------------------------------------------------------------------------
 # Halved and doubled under way: nothing is lost, and what set says is so. A process that ends or starts
 # meanwhile is not asked, or asks itself: it has one budget or the other.
-# change_budgets PROGRAM [ARG...]: until the program ends, 4 times at least.
+# change_budgets TIMES PROGRAM [ARG...]: until the program ends, so often at least.
 change_budgets() {
-  local changes=0 budget
+  local changes=0 budget least=$1
+  shift
   start 96M "$@"
   while kill -0 $run 2>/dev/null; do
     for budget in 48 96; do
@@ -263,11 +264,11 @@ EOF
   wait $run
   [[ $? == 0 && $(cat "$WORK/out") == "$(timeout 100 "$@")" ]] ||
     fail "$1 in changing budgets: $(cat "$WORK/out" "$WORK/err")"
-  ((changes >= 4)) || fail "$1: only $changes changes of the budget: $(cat "$WORK/set")"
+  ((changes >= least)) || fail "$1: only $changes changes of the budget: $(cat "$WORK/set")"
   echo "ok: $1: $changes changes of the budget"
 }
-change_budgets "$PROGRAMS/stamp_pages" 80 2 400000
-change_budgets "$PROGRAMS/fork_zoo" 64 30
+change_budgets 4 "$PROGRAMS/stamp_pages" 80 2 400000
+change_budgets 2 "$PROGRAMS/fork_zoo" 64 60
 
 # Of a run: also of processes that start later. Of one process: of no other.
 start 64M bash -c 'sleep 100 & while [[ ! -e '"$WORK"'/go ]]; do sleep 0.05; done; sleep 101'
