@@ -30,7 +30,7 @@ Last last_window(const std::atomic<std::uint16_t>& at, const std::atomic<std::ui
 unsigned fallen_to(const Leaf& leaf, unsigned i, bool zero, unsigned generation) {
   if (zero) return 0;
   constexpr unsigned kNeighbourhood = 4;  // the order of what is looked at, and brought in
-  constexpr unsigned kMany = 5;           // of 16; where faults are random, two would be usual
+  constexpr unsigned kMany = 8;  // of 16; where faults are random, two or three would be usual
   const unsigned first = i & ~((1U << kNeighbourhood) - 1);
   unsigned young = 0;
   for (unsigned k = first; k < first + (1U << kNeighbourhood); ++k) {
