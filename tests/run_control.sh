@@ -226,7 +226,7 @@ data = bytearray(os.urandom(1 << 20) * 40)
 time.sleep(0.5)
 os.kill(os.getpid(), signal.SIGKILL)' 2>"$WORK/err"
 [[ $? == 137 && $(wc -l <"$WORK/stats") == 1 ]] && check 'd["ended_by_signal"] == 9 and d["budget_bytes"] == 64 << 20
-  and 40 << 20 <= d["resident_bytes"] <= 64 << 20 and d["pgfault_zero"] > 1000' <"$WORK/stats" ||
+  and 24 << 20 <= d["resident_bytes"] <= 64 << 20 and d["pgfault_zero"] > 1000' <"$WORK/stats" ||
   fail "statistics of a killed program: $(cat "$WORK/stats" "$WORK/err")"
 "$BUOY" run --budget 64M --stats - sh -c 'kill -KILL $$' 2>&1 | check 'd["ended_by_signal"] == 9' ||
   fail "statistics of a killed program, to stderr"

@@ -55,15 +55,17 @@ _MEANINGS = {
 
 
 def _candidates():
-    """Where the library may be: named, installed beside this module, in the build folder, anywhere."""
+    """Where the library may be: named; in a source tree's build folder, or installed beside this module;
+    anywhere. Nowhere else: what lies beside a source tree may be anybody's."""
     named = os.environ.get("BUOY_LIBRARY")
     if named:
         return [named]
     here = pathlib.Path(__file__).resolve()
-    libraries = here.parents[3]  # lib/python3/dist-packages/buoy/_library.py
-    found = [libraries / _SONAME, *sorted(libraries.glob(f"*/{_SONAME}")), libraries.parent / "lib64" / _SONAME]
     if here.parents[1].name == "python":  # a source tree
-        found.append(here.parents[2] / "build" / "release" / _SONAME)
+        found = [here.parents[2] / "build" / "release" / _SONAME]
+    else:
+        libraries = here.parents[3]  # lib/python3/dist-packages/buoy/_library.py
+        found = [libraries / _SONAME, *sorted(libraries.glob(f"*/{_SONAME}")), libraries.parent / "lib64" / _SONAME]
     return [str(path) for path in found if path.exists()] + [_SONAME]
 
 
