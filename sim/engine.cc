@@ -48,7 +48,7 @@ Engine::Engine(const EngineOptions& options, Page pages)
   auto stack = swap::SwapStack::create(swap_options, *arena_, context_->counters);
   if (!stack.ok()) {
     frames::Arena::destroy(arena_);
-    or_throw(std::move(stack), "--backing-file");
+    or_throw(stack, "--backing-file");
   }
   context_->swap = swap_ = *stack;
   base_ = or_throw(vm_->map(PageCount(pages), RegionFlags::kNone, mmu::Access::kReadWrite),

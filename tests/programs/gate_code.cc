@@ -37,7 +37,6 @@ void make_code() {
   raw = reinterpret_cast<Call>(code);
 }
 
-
 void transfers(int rounds) {
   char* const from = map(kMiB);
   char* const to = map(kMiB);
