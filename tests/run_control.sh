@@ -303,4 +303,15 @@ grep -q "reclaimed 1[6-9]" "$WORK/reclaimed" || fail "reclaimed: $(cat "$WORK/re
 stop
 runs=()
 [[ $("$BUOY" ps 2>&1) == *"nothing runs"* ]] || fail "at the end: $("$BUOY" ps 2>&1)"
+
+# As somebody has it whose session sets no folder: each process once, wherever its socket is.
+env -u XDG_RUNTIME_DIR "$BUOY" run --budget 32M -- sleep 30 >/dev/null 2>&1 &
+run=$!
+for _ in {1..100}; do
+  lines=$(env -u XDG_RUNTIME_DIR "$BUOY" ps 2>/dev/null | grep -c " $run .*sleep 30")
+  [[ $lines == 0 ]] || break
+  sleep 0.05
+done
+[[ $lines == 1 ]] || fail "without XDG_RUNTIME_DIR a process is listed $lines times"
+stop
 finish

@@ -54,11 +54,13 @@ bool fill(const std::string& path, sockaddr_un* address) {
 }
 
 // The names in a folder; none where it cannot be read.
+// But for those that begin with a dot: `..` is another folder.
 std::vector<std::string> names_in(const std::string& folder) {
   std::vector<std::string> names;
   DIR* d = opendir(folder.c_str());
   if (d == nullptr) return names;
-  while (const dirent* entry = readdir(d)) names.emplace_back(entry->d_name);
+  while (const dirent* entry = readdir(d))
+    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
   closedir(d);
   return names;
 }
