@@ -6,17 +6,7 @@ source "$(dirname "$0")/run_common.bash"
 BENCH=$BUILD_DIR/buoy-bench
 [[ -x $BENCH ]] || { echo "no buoy-bench in $BUILD_DIR"; exit 77; }
 
-# refused PATTERN ARG...: status 2, nothing on stdout, one line `buoy-bench: ...PATTERN...`.
-refused() {
-  local pattern=$1 status
-  shift
-  timeout 20 "$BENCH" "$@" >"$WORK/out" 2>"$WORK/err" </dev/null
-  status=$?
-  [[ $status == 2 ]] || fail "buoy-bench $*: status $status, not 2"
-  [[ ! -s $WORK/out ]] || fail "buoy-bench $*: wrote to stdout"
-  [[ $(wc -l <"$WORK/err") == 1 ]] || fail "buoy-bench $*: $(wc -l <"$WORK/err") lines on stderr"
-  grep -q "^buoy-bench: .*$pattern" "$WORK/err" || fail "buoy-bench $*: $(cat "$WORK/err")"
-}
+refused() { refused_by "$BENCH" 2 "$@"; }
 
 refused "no benchmark"
 refused "unknown benchmark" frobnicate

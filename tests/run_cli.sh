@@ -4,17 +4,7 @@
 # ctest: timeout=120
 source "$(dirname "$0")/run_common.bash"
 
-# refused STATUS PATTERN ARG...: this status, nothing on stdout, one line `buoy: ...PATTERN...`.
-refused() {
-  local expected=$1 pattern=$2 status
-  shift 2
-  timeout 20 "$BUOY" "$@" >"$WORK/out" 2>"$WORK/err" </dev/null
-  status=$?
-  [[ $status == "$expected" ]] || fail "buoy $*: status $status, not $expected"
-  [[ ! -s $WORK/out ]] || fail "buoy $*: wrote to stdout"
-  [[ $(wc -l <"$WORK/err") == 1 ]] || fail "buoy $*: $(wc -l <"$WORK/err") lines on stderr"
-  grep -q "^buoy: .*$pattern" "$WORK/err" || fail "buoy $*: $(cat "$WORK/err")"
-}
+refused() { refused_by "$BUOY" "$@"; }
 
 refused 2 "no command"
 refused 2 "unknown command" frobnicate

@@ -29,6 +29,19 @@ finish() {
   echo "all that ran passed"
   exit 0
 }
+# refused_by COMMAND STATUS PATTERN ARG...: this status, nothing on stdout, and one line on stderr, in
+# which PATTERN follows the command's name.
+refused_by() {
+  local command=$1 expected=$2 pattern=$3 status name
+  name=$(basename "$1")
+  shift 3
+  timeout "${REFUSAL_SECONDS:-20}" "$command" "$@" >"$WORK/refused.out" 2>"$WORK/refused.err" </dev/null
+  status=$?
+  [[ $status == "$expected" ]] || fail "$name $*: status $status, not $expected"
+  [[ ! -s $WORK/refused.out ]] || fail "$name $*: wrote to stdout"
+  [[ $(wc -l <"$WORK/refused.err") == 1 ]] || fail "$name $*: $(wc -l <"$WORK/refused.err") lines on stderr"
+  grep -q "^$name: .*$pattern" "$WORK/refused.err" || fail "$name $*: $(cat "$WORK/refused.err")"
+}
 # A number from a statistics file: stat FILE NAME.
 stat_of() { sed -n "s/.*\"$2\":\([0-9]*\).*/\1/p" "$1"; }
 

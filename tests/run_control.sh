@@ -36,13 +36,8 @@ until_true() {
   done
   return 1
 }
-# refused STATUS PATTERN ARG...: this status, and one line on stderr.
-refused() {
-  timeout 30 "$BUOY" "${@:3}" >"$WORK/refused.out" 2>"$WORK/refused.err" </dev/null
-  local status=$?
-  [[ $status == "$1" && $(wc -l <"$WORK/refused.err") == 1 ]] && grep -q "^buoy: .*$2" "$WORK/refused.err" ||
-    fail "buoy ${*:3}: status $status, $(cat "$WORK/refused.err")"
-}
+REFUSAL_SECONDS=30  # a run may have to be asked
+refused() { refused_by "$BUOY" "$@"; }
 
 # ---- Words ----------------------------------------------------------------------------------------
 refused 2 "PID" stat

@@ -6,17 +6,7 @@ source "$(dirname "$0")/run_common.bash"
 SIM=$BUILD_DIR/buoy-sim
 [[ -x $SIM ]] || { echo "no buoy-sim in $BUILD_DIR"; exit 77; }
 
-# refused PATTERN ARG...: status 2, nothing on stdout, one line `buoy-sim: ...PATTERN...`.
-refused() {
-  local pattern=$1 status
-  shift
-  timeout 20 "$SIM" "$@" >"$WORK/out" 2>"$WORK/err" </dev/null
-  status=$?
-  [[ $status == 2 ]] || fail "buoy-sim $*: status $status, not 2"
-  [[ ! -s $WORK/out ]] || fail "buoy-sim $*: wrote to stdout"
-  [[ $(wc -l <"$WORK/err") == 1 ]] || fail "buoy-sim $*: $(wc -l <"$WORK/err") lines on stderr"
-  grep -q "^buoy-sim: .*$pattern" "$WORK/err" || fail "buoy-sim $*: $(cat "$WORK/err")"
-}
+refused() { refused_by "$SIM" 2 "$@"; }
 # field NAME FILE: a number of the last result in JSON.
 field() { sed -n "s/.*\"$1\": \([0-9.e-]*\),\{0,1\}$/\1/p" "$2" | tail -n 1; }
 

@@ -84,6 +84,21 @@ def _load():
     raise ImportError(f"{why}; install libbuoy, or name it: BUOY_LIBRARY=/path/{_SONAME}")
 
 
+class Closing:
+    """`with` for what has close()."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        try:
+            self.close()
+        except BufferError:
+            # An exception keeps the views of the frames that it passed; what has them goes after them.
+            if kind is None:
+                raise
+
+
 _library = _load()
 for _name, (_result, _arguments) in _FUNCTIONS.items():
     _function = getattr(_library, _name)

@@ -5,7 +5,7 @@ import threading
 import weakref
 
 from buoy import _library
-from buoy._library import Options, call
+from buoy._library import Closing, Options, call
 from buoy._purgeable import PurgeableBuffer
 from buoy._region import DROPPABLE, HUGE, PURGED_READS_ZERO, VOLATILE_MAY_COMPRESS, Region
 
@@ -38,7 +38,7 @@ class _Handle:
             self.close()
 
 
-class Pool:
+class Pool(Closing):
     """A budget of resident memory, and the regions inside of it.
 
     `budget`: bytes, 16 MiB or more. `backing_file`: where compressed pages go when memory is full:
@@ -65,17 +65,6 @@ class Pool:
         self._handle = _Handle(options)
         self._mapped = weakref.WeakSet()
         self._lock = threading.Lock()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        try:
-            self.close()
-        except BufferError:
-            # An exception keeps the views of the frames that it passed; the pool goes after them.
-            if kind is None:
-                raise
 
     def _open(self):
         if self._handle is None:

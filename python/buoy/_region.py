@@ -5,7 +5,7 @@ import enum
 import sys
 import weakref
 
-from buoy._library import PAGE, call
+from buoy._library import PAGE, Closing, call
 
 
 class Advice(enum.IntEnum):
@@ -42,7 +42,7 @@ def _unmap(handle, address, length):
     handle.mapped.discard(address)
 
 
-class Region:
+class Region(Closing):
     """Mapped memory of a pool: `length` bytes of zeros, which cost nothing until they are touched.
 
     Made by Pool.map. Views of it, and whatever was made from them (slices, NumPy arrays), keep the
@@ -65,17 +65,6 @@ class Region:
     def __len__(self):
         """Bytes."""
         return self._length
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        try:
-            self.close()
-        except BufferError:
-            # An exception keeps the views of the frames that it passed; the memory goes after them.
-            if kind is None:
-                raise
 
     @property
     def address(self):

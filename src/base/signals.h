@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdint>
 
+#include "base/lock.h"
 #include "base/sys.h"
 
 namespace buoy {
@@ -25,6 +26,19 @@ class SignalBlock {
 
  private:
   std::uint64_t saved_ = 0;
+};
+
+// Blocks signals, then takes a lock under which nothing but the Mmu's own is taken (rank kSlab).
+class SignalGuard {
+ public:
+  explicit SignalGuard(SpinMutex& lock) BUOY_NO_TSA : lock_(lock) { lock.lock(LockRank::kSlab); }
+  ~SignalGuard() BUOY_NO_TSA { lock_.unlock(LockRank::kSlab); }
+  SignalGuard(const SignalGuard&) = delete;
+  SignalGuard& operator=(const SignalGuard&) = delete;
+
+ private:
+  SignalBlock block_;
+  SpinMutex& lock_;
 };
 
 }  // namespace buoy

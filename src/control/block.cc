@@ -10,6 +10,7 @@
 #include <climits>
 
 #include "base/descriptors.h"
+#include "base/digits.h"
 #include "base/sys.h"
 
 namespace buoy::control {
@@ -28,19 +29,6 @@ Block* map(int fd) {
   const long at = sys::call(SYS_mmap, 0, static_cast<long>(sizeof(Block)), PROT_READ | PROT_WRITE,
                             MAP_SHARED, fd, 0);
   return at < 0 ? nullptr : reinterpret_cast<Block*>(at);
-}
-
-// Digits at *at, which goes past them. ~0: there are none, or too many.
-std::uint64_t parse_digits(const char** at) {
-  std::uint64_t n = 0;
-  const char* p = *at;
-  for (; *p >= '0' && *p <= '9'; ++p) {
-    if (n > (UINT64_MAX - 9) / 10) return ~std::uint64_t{0};
-    n = n * 10 + static_cast<std::uint64_t>(*p - '0');
-  }
-  const bool any = p != *at;
-  *at = p;
-  return any ? n : ~std::uint64_t{0};
 }
 
 std::uint64_t boottime_ns() {

@@ -74,7 +74,6 @@ bool shares_memory(Memory& memory, long number, const long* a) {
 }  // namespace
 
 void allow(CodeRange range) { passed = range; }
-CodeRange allowed() { return passed; }
 bool is_wanted() { return wanted.load(std::memory_order_relaxed); }
 
 Status want() {

@@ -20,7 +20,6 @@ namespace buoy::gate::dispatch {
 
 // Calls from `passed` pass. Once, before anything is wanted.
 void allow(CodeRange passed);
-[[nodiscard]] CodeRange allowed();
 // From now on it is armed. ENOTSUP and others: the kernel, or a filter, does not let it be.
 Status want();
 [[nodiscard]] bool is_wanted();

@@ -158,25 +158,15 @@ void patch_essential(const Image& image, void* context) {
   if (has_code_at(image, reinterpret_cast<const void*>(_r_debug.r_brk))) linker = image.extent();
 }
 
-void patch_other(const Image& image, void*) {
-  if (!is_essential(image)) (void)patch(image);
-}
-
 // What other objects there are.
 struct Others {
   CodeRange passed;  // what may not hold code that has to be caught
-  bool have_calls = false;
   bool are_out_of_reach = false;
   bool are_passed = false;  // some of those that are out of reach
 };
-void look_at_other(const Image& image, void* context) {
-  if (is_essential(image)) return;
-  const SiteRoom room;
-  std::size_t count = 0;
-  const SiteCounts counts = find_sites(image, room.all(), &count);
+void patch_other(const Image& image, void* context) {
+  if (is_essential(image) || patch(image).counts.given_up == 0) return;
   auto& others = *static_cast<Others*>(context);
-  others.have_calls = others.have_calls || count != 0;
-  if (counts.given_up == 0) return;
   others.are_out_of_reach = true;
   const CodeRange code = image.extent();
   others.are_passed =
@@ -230,8 +220,7 @@ Status install(Vm& vm, Router router, OutOfReach allowed) {
   others.passed.end = (others.passed.end + kPageSize - 1) & ~(kPageSize - 1);
   reserve_gaps(others.passed);
   dispatch::allow(others.passed);
-  for_each_image(own_image(), &look_at_other, &others);
-  if (others.have_calls) for_each_image(own_image(), &patch_other, nullptr);
+  for_each_image(own_image(), &patch_other, &others);
   const bool are_caught = !others.are_out_of_reach || (!others.are_passed && dispatch::want());
   if (!are_caught && allowed == OutOfReach::kRefused) {
     forget_memory();

@@ -69,18 +69,6 @@ constexpr int kSignals = 64;
 constinit Program programs[kSignals + 1];
 constinit SpinMutex actions_lock;
 
-// Nothing of this thread may want an action while it writes one.
-class ActionsGuard {
- public:
-  ActionsGuard() { actions_lock.lock(LockRank::kSlab); }
-  ~ActionsGuard() { actions_lock.unlock(LockRank::kSlab); }
-  ActionsGuard(const ActionsGuard&) = delete;
-  ActionsGuard& operator=(const ActionsGuard&) = delete;
-
- private:
-  SignalBlock block_;
-};
-
 bool is_function(const mmu::KernelSigaction& action) {
   return action.handler != reinterpret_cast<void*>(SIG_DFL) &&
          action.handler != reinterpret_cast<void*>(SIG_IGN);
@@ -176,7 +164,8 @@ long set_kernel_action(int signal, const mmu::KernelSigaction* action, mmu::Kern
 
 long exchange_action(int signal, const mmu::KernelSigaction* fresh, mmu::KernelSigaction* old) {
   Program& program = programs[signal];
-  const ActionsGuard guard;
+  // Nothing of this thread may want an action while it writes one.
+  const SignalGuard guard(actions_lock);
   mmu::KernelSigaction before;
   if (const long r = set_kernel_action(signal, nullptr, &before); r != 0) return r;
   *old = programs_of(before, program);

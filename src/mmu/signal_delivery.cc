@@ -77,17 +77,6 @@ void publish_program_action(const KernelSigaction& action) {
   current.store(next, std::memory_order_release);
 }
 
-class InstallGuard {
- public:
-  InstallGuard() { install_lock.lock(LockRank::kSlab); }
-  ~InstallGuard() { install_lock.unlock(LockRank::kSlab); }
-  InstallGuard(const InstallGuard&) = delete;
-  InstallGuard& operator=(const InstallGuard&) = delete;
-
- private:
-  SignalBlock block_;
-};
-
 long kernel_sigaction(const KernelSigaction* action, KernelSigaction* old, int signal = SIGBUS) {
   return sys::call(SYS_rt_sigaction, signal, sys::ptr(action), sys::ptr(old),
                    sizeof(std::uint64_t));
@@ -212,13 +201,11 @@ void hand_on(siginfo_t* info, ucontext_t* context, bool is_fault) {
           : handler_mover.move(context,
                                (action.flags & static_cast<unsigned long>(SA_ONSTACK)) != 0);
   in_handler.canary = find_canary(mask);
-  in_handler.frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  in_handler.frame =
+      reinterpret_cast<std::uintptr_t>(moved != nullptr ? moved : __builtin_frame_address(0));
   in_handler.depth = is_inside ? outer.depth + 1 : 1;
   if (in_handler.canary != 0) mask |= bit_of(in_handler.canary);
-  if (moved != nullptr) {
-    in_handler.frame = reinterpret_cast<std::uintptr_t>(moved);
-    handler_mover.start(moved, action, mask);
-  }
+  if (moved != nullptr) handler_mover.start(moved, action, mask);
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&mask), 0, sizeof mask);
   using Handler = void (*)(int, siginfo_t*, void*);
   reinterpret_cast<Handler>(action.handler)(SIGBUS, info, context);
@@ -302,7 +289,7 @@ void correct_segv(siginfo_t* info) {
 std::uintptr_t stack_of_toucher() { return touchers_stack; }
 
 Status attach(SignalReceiver* receiver) {
-  const InstallGuard guard;
+  const SignalGuard guard(install_lock);
   for (unsigned i = 0; i < kSlots; ++i) {
     if (slots[i].receiver.load(std::memory_order_relaxed) != nullptr) continue;
     slots[i].receiver.store(receiver, std::memory_order_seq_cst);
@@ -317,7 +304,7 @@ Status attach(SignalReceiver* receiver) {
 void detach(SignalReceiver* receiver) {
   Slot* slot = nullptr;
   {
-    const InstallGuard guard;
+    const SignalGuard guard(install_lock);
     bool is_any_left = false;
     for (Slot& s : slots) {
       SignalReceiver* const present = s.receiver.load(std::memory_order_relaxed);
@@ -352,7 +339,7 @@ void send_bus_error(int tid, std::uintptr_t address) {
 void* restorer() { return reinterpret_cast<void*>(&buoy_signal_restorer); }
 
 long set_program_action(const KernelSigaction* action, KernelSigaction* old) {
-  const InstallGuard guard;
+  const SignalGuard guard(install_lock);
   if (!is_installed) return kernel_sigaction(action, old);
   // Copied first: the arguments may be one object.
   const KernelSigaction before = program_action();
@@ -362,7 +349,7 @@ long set_program_action(const KernelSigaction* action, KernelSigaction* old) {
 }
 
 long set_program_segv_action(const KernelSigaction* action, KernelSigaction* old) {
-  const InstallGuard guard;
+  const SignalGuard guard(install_lock);
   const InfoHandler handler_before = segv_handler.load(std::memory_order_relaxed);
   KernelSigaction ours;
   KernelSigaction before;

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "base/descriptors.h"
+#include "base/digits.h"
 #include "base/sys.h"
 #include "mmu/uffd.h"
 
@@ -20,19 +21,6 @@ std::uint64_t device_number(int fd) {
   struct stat st {};
   if (sys::call(SYS_fstat, fd, sys::ptr(&st)) != 0 || !S_ISCHR(st.st_mode)) return 0;
   return st.st_rdev;
-}
-
-// Digits at *at, which goes past them. ~0: there are none, or too many.
-std::uint64_t parse_digits(const char** at) {
-  std::uint64_t n = 0;
-  const char* p = *at;
-  for (; *p >= '0' && *p <= '9'; ++p) {
-    if (n > (UINT64_MAX - 9) / 10) return ~std::uint64_t{0};
-    n = n * 10 + static_cast<std::uint64_t>(*p - '0');
-  }
-  const bool any = p != *at;
-  *at = p;
-  return any ? n : ~std::uint64_t{0};
 }
 
 }  // namespace

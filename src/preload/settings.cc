@@ -4,6 +4,7 @@
 #include <climits>
 #include <cstring>
 
+#include "base/digits.h"
 #include "base/sys.h"
 #include "preload/environment.h"
 
@@ -15,13 +16,9 @@ namespace {
 
 // A positive decimal number and nothing else; 0 if it is not one.
 std::uint64_t parse_number(const char* text) {
-  if (text == nullptr || *text == '\0') return 0;
-  std::uint64_t n = 0;
-  for (; *text != '\0'; ++text) {
-    if (*text < '0' || *text > '9' || n > (UINT64_MAX - 9) / 10) return 0;
-    n = n * 10 + static_cast<std::uint64_t>(*text - '0');
-  }
-  return n;
+  if (text == nullptr) return 0;
+  const std::uint64_t n = parse_digits(&text);
+  return n == kNoNumber || *text != '\0' ? 0 : n;
 }
 
 // The process's copies of the paths.
