@@ -4,6 +4,7 @@
 #   labels=a,b    no_sanitizer: not under any; soft: whole under ThreadSanitizer; others are free
 #   timeout=N     seconds (default 300; a sanitizer gets four times as much)
 #   serial        nothing else runs beside it (it measures time, or needs the memory)
+#   shards=N      N ctest tests, each with its part of the cases (only where they take long)
 # Exit status 77 of a script means skipped.
 #
 # Under ThreadSanitizer the layers of BUOY_TSAN_LAYERS and tests labelled soft run whole, all other
@@ -34,11 +35,13 @@ set(test_environment
   "UBSAN_OPTIONS=print_stacktrace=1"
   "TSAN_OPTIONS=second_deadlock_stack=1:halt_on_error=1:handle_sigbus=0")
 
-# The `ctest:` lines of the given files: labels_out, timeout_out, serial_out, in the caller's scope.
+# The `ctest:` lines of the given files: labels_out, timeout_out, serial_out, shards_out, in the
+# caller's scope.
 function(buoy_read_directives)
   set(labels "")
   set(timeout 0)
   set(serial OFF)
+  set(shards 1)
   foreach(source IN LISTS ARGN)
     file(STRINGS ${source} lines REGEX "^(//|#) ctest: ")
     foreach(line IN LISTS lines)
@@ -54,6 +57,8 @@ function(buoy_read_directives)
           endif()
         elseif(word STREQUAL "serial")
           set(serial ON)
+        elseif(word MATCHES "^shards=([0-9]+)$")
+          set(shards ${CMAKE_MATCH_1})
         else()
           message(FATAL_ERROR "${source}: unknown word '${word}' in its ctest: line")
         endif()
@@ -70,12 +75,13 @@ function(buoy_read_directives)
   set(labels_out "${labels}" PARENT_SCOPE)
   set(timeout_out ${timeout} PARENT_SCOPE)
   set(serial_out ${serial} PARENT_SCOPE)
+  set(shards_out ${shards} PARENT_SCOPE)
 endfunction()
 
 function(buoy_set_test_properties name)
   set_tests_properties(${name} PROPERTIES
     LABELS "${labels_out}" TIMEOUT ${timeout_out} RUN_SERIAL ${serial_out}
-    ENVIRONMENT "${test_environment}" SKIP_RETURN_CODE 77)
+    ENVIRONMENT "${test_environment};${ARGN}" SKIP_RETURN_CODE 77)
 endfunction()
 
 # soft_tests_out: whether a test of the given files has "Soft" in its name. (A filter that matches
@@ -92,7 +98,7 @@ endfunction()
 
 # Registers an executable; `group` is its layer, or `system`.
 function(buoy_add_gtest name group)
-  target_link_libraries(${name} PRIVATE buoy_test_libs)
+  target_link_libraries(${name} PRIVATE buoy_test_libs buoy_test_body)
   buoy_link_jemalloc_if_used(${name} ${ARGN})
   buoy_link_zydis_if_used(${name} ${ARGN})
   buoy_read_directives(${ARGN})
@@ -113,9 +119,18 @@ function(buoy_add_gtest name group)
     endif()
     list(APPEND labels_out soft)
   endif()
-  add_test(NAME ${name} COMMAND ${launcher} $<TARGET_FILE:${name}> ${filter})
   set_property(GLOBAL APPEND PROPERTY BUOY_RUN_TARGETS ${name})
-  buoy_set_test_properties(${name})
+  if(shards_out EQUAL 1)
+    add_test(NAME ${name} COMMAND ${launcher} $<TARGET_FILE:${name}> ${filter})
+    buoy_set_test_properties(${name})
+    return()
+  endif()
+  foreach(shard RANGE 1 ${shards_out})
+    math(EXPR index "${shard} - 1")
+    add_test(NAME ${name}_${shard} COMMAND ${launcher} $<TARGET_FILE:${name}> ${filter})
+    buoy_set_test_properties(${name}_${shard}
+      GTEST_TOTAL_SHARDS=${shards_out} GTEST_SHARD_INDEX=${index})
+  endforeach()
 endfunction()
 
 foreach(layer IN LISTS BUOY_LAYERS)

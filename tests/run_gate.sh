@@ -2,7 +2,7 @@
 # The system call gate: programs that are at odds with it, natively and in both deliveries. What a
 # handler thread cannot serve (futex operations that store in the kernel, and what the kernel does when
 # a thread ends) is tried in signal delivery only.
-# ctest: timeout=1800 serial
+# ctest: timeout=1800
 source "$(dirname "$0")/run_common.bash"
 
 signal="--faults signal --backing-file auto"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # malloc as programs know it: glibc's promises and numbers, and everything by which two mallocs could
 # meet in one process.
-# ctest: timeout=600 serial
+# ctest: timeout=600
 source "$(dirname "$0")/run_common.bash"
 SOURCE=$(cd "$(dirname "$0")" && pwd)/programs
 

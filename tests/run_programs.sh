@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Our own programs, natively and under `buoy run` with budgets that they need several times over.
-# ctest: timeout=900 serial
+# ctest: timeout=1800
 source "$(dirname "$0")/run_common.bash"
 
 file="--backing-file auto"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Real programs of Debian, natively and within half and a quarter of what they want: the same output
 # and status. One that is not installed is skipped, and says so.
-# ctest: timeout=1800 serial
+# ctest: timeout=1800
 #
 #   run_real.sh [python] [sqlite] [sort] [redis]     without a name: all
 source "$(dirname "$0")/run_common.bash"

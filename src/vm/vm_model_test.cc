@@ -1,4 +1,4 @@
-// ctest: labels=soft timeout=600
+// ctest: labels=soft timeout=600 shards=4
 //
 // The model test: millions of random operations on a whole Vm over SoftMmu, against a trivial
 // account of what each page may hold. BUOY_MODEL_SEED and BUOY_MODEL_OPS choose one long run;
