@@ -2,7 +2,7 @@
 #
 # A test says what it needs in a line of its own, `// ctest: ...` (in a script `# ctest: ...`):
 #   labels=a,b    no_sanitizer: not under any; soft: whole under ThreadSanitizer; others are free
-#   timeout=N     seconds (default 300; a sanitizer gets four times as much)
+#   timeout=N     seconds (default 300; a sanitizer gets three times as much)
 #   serial        nothing else runs beside it (it measures time, or needs the memory)
 #   shards=N      N ctest tests, each with its part of the cases (only where they take long)
 # Exit status 77 of a script means skipped.

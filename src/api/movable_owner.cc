@@ -80,7 +80,7 @@ Status MovableOwner::set_movable(void* page, void* data) {
   const GatePass pass(pool_.context().gate);
   // Taken back a moment ago, while it was isolated: who isolated it is about to let go.
   while (!pool_.arena().try_set_movable(head, id_, reinterpret_cast<std::uint64_t>(data)))
-    sys::call(SYS_sched_yield);
+    sys::yield();
   return {};
 }
 

@@ -33,7 +33,7 @@ void after_fork_in_child() {
           .text("a fork child cannot set up its memory, errno ")
           .number(static_cast<std::uint64_t>(s.code()))
           .complain();
-      for (;;) sys::call(SYS_exit_group, 134);
+      sys::exit_aborted();
     }
   });
 }

@@ -111,12 +111,7 @@ void Pool::write_stats(int fd) const {
   put("{");
   for (std::size_t i = 0; stat_name(i) != nullptr; ++i) field(stat_name(i));
   put("}\n");
-  for (std::size_t done = 0; done < size;) {
-    const long n = sys::call(SYS_write, fd, sys::ptr(text + done), static_cast<long>(size - done));
-    if (n == -EINTR) continue;
-    if (n <= 0) break;
-    done += static_cast<std::size_t>(n);
-  }
+  static_cast<void>(sys::write_all(fd, text, size));  // who asked reads what came
 }
 
 }  // namespace buoy

@@ -10,7 +10,6 @@
 // builds check it.
 //
 //   rank            guards                                   may be held while taking
-//   kFork           who forks                                everything below
 //   kRegions        the set of regions and their mappings    kLeaf and below
 //   kLeaf           512 PTEs of one 2 MiB block              all below
 //   kLru            the lists of leaves                      kSlab
@@ -21,6 +20,7 @@
 //   kZclass         one size class of the zpool; the balloon kZone, kSlab
 //   kZone           the arena's buddy lists and pageblocks   kSlab
 //   kSlab           a metadata slab's growth                 nothing
+//   kSignals        the program's actions for signals        kMmu
 //   kMmu            the Mmu's scratch block, access rights   nothing
 #pragma once
 
@@ -51,18 +51,18 @@
 namespace buoy {
 
 enum class LockRank : std::uint8_t {
-  kFork = 0,
-  kRegions = 1,
-  kLeaf = 2,
-  kLru = 3,
-  kVolatile = 4,
-  kExtents = 5,
-  kSwapFile = 6,
-  kPage = 7,
-  kZclass = 8,
-  kZone = 9,
-  kSlab = 10,
-  kMmu = 11,
+  kRegions,
+  kLeaf,
+  kLru,
+  kVolatile,
+  kExtents,
+  kSwapFile,
+  kPage,
+  kZclass,
+  kZone,
+  kSlab,
+  kSignals,
+  kMmu,
 };
 
 namespace lock_order {

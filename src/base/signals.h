@@ -28,11 +28,11 @@ class SignalBlock {
   std::uint64_t saved_ = 0;
 };
 
-// Blocks signals, then takes a lock under which nothing but the Mmu's own is taken (rank kSlab).
+// Blocks signals, then takes a lock of what the program's signals are to do (rank kSignals).
 class SignalGuard {
  public:
-  explicit SignalGuard(SpinMutex& lock) BUOY_NO_TSA : lock_(lock) { lock.lock(LockRank::kSlab); }
-  ~SignalGuard() BUOY_NO_TSA { lock_.unlock(LockRank::kSlab); }
+  explicit SignalGuard(SpinMutex& lock) BUOY_NO_TSA : lock_(lock) { lock.lock(LockRank::kSignals); }
+  ~SignalGuard() BUOY_NO_TSA { lock_.unlock(LockRank::kSignals); }
   SignalGuard(const SignalGuard&) = delete;
   SignalGuard& operator=(const SignalGuard&) = delete;
 

@@ -143,6 +143,18 @@ long advise_all(const iovec* ranges, std::size_t n, int advice) {
   return call(SYS_process_madvise, kSelf, ptr(ranges), static_cast<long>(n), advice, 0);
 }
 
+Status write_all(int fd, const void* bytes, std::size_t size) {
+  const auto* at = static_cast<const std::byte*>(bytes);
+  while (size != 0) {
+    const long n = call(SYS_write, fd, ptr(at), static_cast<long>(size));
+    if (n == -EINTR) continue;
+    if (n <= 0) return Error{n == 0 ? ENOSPC : static_cast<int>(-n)};
+    at += n;
+    size -= static_cast<std::size_t>(n);
+  }
+  return {};
+}
+
 int gettid() { return static_cast<int>(call(SYS_gettid)); }
 
 std::uint64_t monotonic_ns() {
@@ -289,7 +301,7 @@ void check_failed(const char* condition, const char* file, int line) {
   const unsigned long unblock = 1UL << (SIGABRT - 1);
   sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::ptr(&unblock), 0, 8);
   sys::call(SYS_tgkill, pid, sys::gettid(), SIGABRT);
-  for (;;) sys::call(SYS_exit_group, 134);
+  sys::exit_aborted();
 }
 
 }  // namespace buoy

@@ -55,6 +55,13 @@ void unmap(void* p, std::size_t bytes);
 // -errno.
 [[nodiscard]] long advise_all(const iovec* ranges, std::size_t n, int advice);
 
+// All of the bytes to a descriptor, however often it takes them in part; ENOSPC where it takes none.
+[[nodiscard]] Status write_all(int fd, const void* bytes, std::size_t size);
+// Ends the process as abort() would look from a shell, without a handler of the program's.
+[[noreturn]] inline void exit_aborted() {
+  for (;;) call(SYS_exit_group, 134);
+}
+inline void yield() { call(SYS_sched_yield); }
 [[nodiscard]] int gettid();
 [[nodiscard]] std::uint64_t monotonic_ns();
 [[nodiscard]] unsigned online_cpus();

@@ -69,7 +69,7 @@ Status BareThread::start(const char* name, Body body, void* argument) {
   }
   // Until it is past what a sanitizer does for it, under locks of its allocator: a fork would copy
   // them as they are.
-  while (tid_.load(std::memory_order_acquire) == 0) sys::call(SYS_sched_yield);
+  while (tid_.load(std::memory_order_acquire) == 0) sys::yield();
   return {};
 }
 

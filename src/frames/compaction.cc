@@ -28,7 +28,7 @@ Compactor::Evacuation Compactor::evacuate(Pfn first, PageCount count, const Move
   const unsigned passes = request.mode == MigrateMode::kSync ? kSyncPasses : kAsyncPasses;
   std::uint64_t scanned = 0;
   for (unsigned pass = 0; pass < passes && !result.is_done; ++pass) {
-    if (pass > 0 && request.mode == MigrateMode::kSync) sys::call(SYS_sched_yield);
+    if (pass > 0 && request.mode == MigrateMode::kSync) sys::yield();
     result.in_the_way = Pfn::none();
     result.lacks_targets = false;
     // What lies in caches goes back to its block, and stays there: the block is isolated.

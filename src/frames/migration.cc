@@ -91,7 +91,7 @@ MoveOutcome Migrator::move(Pfn head, const MoveRequest& request) {
   const unsigned tries = request.mode == MigrateMode::kSync ? kSyncTries : kAsyncTries;
   MigrateStep step = target.is_none() ? MigrateStep::kFailed : MigrateStep::kAgain;
   for (unsigned i = 0; i < tries && step == MigrateStep::kAgain; ++i) {
-    if (i > 0 && request.mode == MigrateMode::kSync) sys::call(SYS_sched_yield);
+    if (i > 0 && request.mode == MigrateMode::kSync) sys::yield();
     step = migrate(head, target, request.mode);
   }
   const bool ended = step == MigrateStep::kMoved || step == MigrateStep::kGone;

@@ -22,7 +22,9 @@ namespace {
 constexpr std::size_t kForkStackBytes = std::size_t{64} << 10;
 alignas(kPageSize) constinit std::byte fork_stack[kForkStackBytes] = {};
 
-constinit std::atomic<std::uint32_t> fork_lock{0};  // 0 free, 1 held, 2 held and waited for
+// 0 free, 1 held, 2 held and waited for. Without a rank: the program's memory is touched, and faults,
+// while it is held, and nobody takes it who holds anything.
+constinit std::atomic<std::uint32_t> fork_lock{0};
 
 void lock_fork() {
   std::uint32_t seen = 0;

@@ -50,7 +50,7 @@ bool Reclaimer::charge(Precharge& precharge, PageCount n) {
     if (freed.is_zero()) {
       if (are_last(ReclaimKind::kDirect)) break;
       ++fruitless;
-      if (fruitless > 2) sys::call(SYS_sched_yield);
+      if (fruitless > 2) sys::yield();
     } else {
       fruitless = 0;
     }

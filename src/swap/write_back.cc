@@ -181,7 +181,7 @@ PageCount BackingFile::settle_object_locked(const Batch& batch, const BatchItem&
     if (spins < 100)
       __builtin_ia32_pause();
     else
-      sys::call(SYS_sched_yield);
+      sys::yield();
   }
 }
 

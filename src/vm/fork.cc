@@ -12,7 +12,7 @@ namespace buoy {
 void Vm::close_for_all() {
   if (try_close_for_all()) return;
   volatile_.lock().begin_trying();
-  while (!try_close_for_all()) sys::call(SYS_sched_yield);
+  while (!try_close_for_all()) sys::yield();
   volatile_.lock().end_trying();
 }
 

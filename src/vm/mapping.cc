@@ -204,7 +204,7 @@ Status Vm::unmap(PageRun run) {
 void Vm::release_region(Region& region) {
   context_.table.for_each_leaf_in(region.range(), [this](Leaf& leaf, PageRun) BUOY_NO_TSA {
     // A reclaimer may hold it isolated for a moment.
-    while (!context_.lru.forget(leaf)) sys::call(SYS_sched_yield);
+    while (!context_.lru.forget(leaf)) sys::yield();
     LockedLeaf locked(context_, leaf);
     context_.table.recycle(leaf);
     return true;

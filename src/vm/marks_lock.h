@@ -120,7 +120,7 @@ class BUOY_SCOPED_CAPABILITY MarksPass {
     BUOY_CHECK(is_nested_ || !lock.is_held_here());
     if (enter()) return;
     lock_.begin_trying();
-    while (!enter()) sys::call(SYS_sched_yield);
+    while (!enter()) sys::yield();
     lock_.end_trying();
   }
   ~MarksPass() BUOY_RELEASE() BUOY_NO_TSA {

@@ -80,7 +80,7 @@ void Recorder::flush() {
     Ring& ring = rings_[i];
     for (int tries = 0; tries < kMostTries; ++tries) {
       if (!try_take(ring)) {
-        sys::call(SYS_sched_yield);
+        sys::yield();
         continue;
       }
       if (ring.used != 0) write_out(ring);
@@ -107,17 +107,8 @@ void Recorder::write_out(Ring& ring) {
 }
 
 Status Recorder::write_all(const void* bytes, std::size_t size) const {
-  const auto* at = static_cast<const std::byte*>(bytes);
-  while (size != 0) {
-    const int fd = fd_.load(std::memory_order_relaxed);
-    if (fd < 0) return {};
-    const long n = sys::call(SYS_write, fd, sys::ptr(at), static_cast<long>(size));
-    if (n == -EINTR) continue;
-    if (n <= 0) return Error{n == 0 ? ENOSPC : static_cast<int>(-n)};
-    at += n;
-    size -= static_cast<std::size_t>(n);
-  }
-  return {};
+  const int fd = fd_.load(std::memory_order_relaxed);
+  return fd < 0 ? Status{} : sys::write_all(fd, bytes, size);
 }
 
 }  // namespace buoy

@@ -28,7 +28,7 @@ constexpr std::uint64_t kLongestWaitNs = 3'000'000;
 void rest(unsigned* rests) {
   constexpr unsigned kYields = 64;
   if ((*rests)++ < kYields) {
-    sys::call(SYS_sched_yield);
+    sys::yield();
     return;
   }
   std::uint32_t never = 0;

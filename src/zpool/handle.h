@@ -144,7 +144,7 @@ class HandleTable {
       if (spins < 100)
         __builtin_ia32_pause();
       else
-        sys::call(SYS_sched_yield);
+        sys::yield();
     }
     return word;
   }
