@@ -61,7 +61,7 @@ Program graph_program(std::size_t bytes) {
 BUOY_BENCH_SIDE(graph) {
   const std::size_t edges = std::stoull(arguments.at("bytes")) / 12;
   const auto nodes = static_cast<std::uint32_t>(edges / kDegree);
-  FastRandom random(1);
+  Random random(1);
   const auto from = array<std::uint32_t>(edges);
   const auto to = array<std::uint32_t>(edges);
   for (std::size_t e = 0; e < edges; ++e) {

@@ -91,7 +91,7 @@ SELECT count(*), sum(r * a) FROM (SELECT a, row_number() OVER (ORDER BY b, a) % 
 Program sort(std::size_t bytes) {
   const std::string input = temporary_file("lines");
   std::ofstream out(input);
-  FastRandom random(1);
+  Random random(1);
   for (std::size_t written = 0; written < bytes / 2;) {
     const std::string line = fmt::format("{:08x} some words of line {}\n",
                                          random.next() & 0xffffffffU, random.below(100000));

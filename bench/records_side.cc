@@ -135,7 +135,7 @@ class Workload {
     for (unsigned t = 0; t < settings_.threads; ++t)
       threads.emplace_back([&, t] {
         prepare(t);
-        FastRandom random(t + 1);
+        Random random(t + 1);
         for (int i = 0; i < 50; ++i) once(random);  // caches and arenas are filled
         ready.fetch_add(1);
         while (!go.load(std::memory_order_acquire)) std::this_thread::yield();
@@ -154,7 +154,7 @@ class Workload {
   }
 
  private:
-  void once(FastRandom& random) const {
+  void once(Random& random) const {
     const std::vector<Record>& source = sources_[random.below(kRecordsSources)];
     auto* const copy = static_cast<Record*>(std::malloc(settings_.chunk_bytes));
     if (copy == nullptr) std::abort();

@@ -110,7 +110,7 @@ Sample run_requests(const CacheWork& work, Builder& builder, Get get) {
   for (unsigned t = 0; t < kThreads; ++t)
     threads.emplace_back([&, t] {
       const Zipf zipf(objects, 0.99);
-      FastRandom random(t + 1);
+      Random random(t + 1);
       for (std::uint64_t i = 0; i < warm / kThreads; ++i) (void)get(zipf.next(random));
       if (++warm_threads == kThreads) builder.rebuild_us = work.rebuild_us;
       while (warm_threads != kThreads) std::this_thread::yield();

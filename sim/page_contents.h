@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "random.h"
+#include "base/random.h"
 #include "trace.h"
 
 namespace buoy::sim {

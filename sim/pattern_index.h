@@ -10,7 +10,7 @@
 #include <map>
 #include <vector>
 
-#include "random.h"
+#include "base/random.h"
 #include "trace.h"
 
 namespace buoy::sim {

@@ -6,8 +6,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "base/random.h"
 #include "pattern_index.h"
-#include "random.h"
 
 namespace buoy::sim {
 

@@ -9,13 +9,13 @@
 #include <string>
 #include <string_view>
 
+#include "base/random.h"
 #include "policy_arc.h"
 #include "policy_clock.h"
 #include "policy_lirs.h"
 #include "policy_lru.h"
 #include "policy_opt.h"
 #include "policy_s3fifo.h"
-#include "random.h"
 
 namespace buoy::sim {
 namespace {

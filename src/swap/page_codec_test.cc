@@ -22,9 +22,9 @@ using test::Fill;
 using test::make_page;
 using test::Page;
 
-TEST(Xxh64Test, KnownAnswers) {
+TEST(ChecksumTest, KnownAnswers) {
   const auto of = [](std::string_view s, std::uint64_t seed) {
-    return Xxh64::of(reinterpret_cast<const std::byte*>(s.data()), s.size(), seed);
+    return checksum_of(reinterpret_cast<const std::byte*>(s.data()), s.size(), seed);
   };
   EXPECT_EQ(of("", 0), 0xEF46DB3751D8E999U);
   EXPECT_EQ(of("a", 0), 0xD24EC4F1A98C6E5BU);

@@ -38,7 +38,7 @@ inline constexpr unsigned kRecordAlign = 16;
 [[nodiscard]] inline std::uint64_t record_checksum(const std::byte* record, unsigned length,
                                                    std::uint64_t seed) {
   constexpr std::size_t kSkip = sizeof(std::uint64_t);
-  return Xxh64::of(record + kSkip, sizeof(RecordHeader) - kSkip + length, seed);
+  return checksum_of(record + kSkip, sizeof(RecordHeader) - kSkip + length, seed);
 }
 [[nodiscard]] constexpr std::uint64_t record_seed(std::uint32_t cluster, std::uint32_t generation) {
   return std::uint64_t{cluster} << 32 | generation;

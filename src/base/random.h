@@ -1,4 +1,5 @@
-// Random numbers that are the same everywhere (the standard library's distributions are not).
+// Random numbers for benchmarks and the simulator: cheap, and the same everywhere (the standard library's
+// distributions are not). The engine itself draws none.
 #pragma once
 
 #include <cmath>
@@ -6,9 +7,9 @@
 #include <numeric>
 #include <vector>
 
-namespace buoy::sim {
+namespace buoy {
 
-// xorshift64*.
+// xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016).
 class Random {
  public:
   explicit Random(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15U + 1) {
@@ -67,4 +68,4 @@ class Zipf {
   double eta_ = 0;
 };
 
-}  // namespace buoy::sim
+}  // namespace buoy
