@@ -34,4 +34,16 @@ for word in Before After "compressed pool" "driver buffers" "contiguous memory" 
   "cached" "lost in half-empty blocks"; do
   grep -q "$word" "$WORK/map.html" || fail "the map does not tell of: $word"
 done
+
+# What it prints becomes a table: of the benchmark it is of, and no other.
+TABLES=$(cd "$(dirname "$0")/.." && pwd)/scripts/performance_tables.py
+printf '# Tables\n\n## one\n\nold\n\n## two\n\nkept\n' >"$WORK/tables.md"
+printf '%s\n' '{"bench":"one","case":"a","buoy":1234.5,"peer":2,"peer_name":"p","unit":"us","ratio":1.25}' |
+  python3 "$TABLES" --file "$WORK/tables.md" || fail "performance_tables.py"
+grep -qF '| a | 1,230 | 2 | us | 1.25 | p |' "$WORK/tables.md" || fail "no row: $(cat "$WORK/tables.md")"
+grep -q old "$WORK/tables.md" && fail "the old table is still there"
+grep -q kept "$WORK/tables.md" || fail "another benchmark's table is gone"
+echo "no JSON" | python3 "$TABLES" --file "$WORK/tables.md" 2>"$WORK/err" && fail "took what is no JSON"
+grep -q "line 1 is not from" "$WORK/err" || fail "unclear: $(cat "$WORK/err")"
+grep -qF '| a | 1,230 |' "$WORK/tables.md" || fail "a refused input changed the file"
 finish
