@@ -95,6 +95,7 @@ void LockedLeaf::settle() {
   const bool is_riper = soonest_ != kNoneTouched && context_.lru.is_riper(leaf_, soonest_);
   if (is_riper || (wanted & ~leaf_.lists.load(std::memory_order_relaxed)) != 0)
     context_.lru.add(leaf_, wanted, soonest_ == kNoneTouched ? 1 : soonest_);
+  BUOY_EXPENSIVE(if (leaf_.count != count_before_) leaf_.validate());
   leaf_.lock.unlock();
 }
 
