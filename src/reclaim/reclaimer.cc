@@ -21,18 +21,6 @@ constexpr unsigned kDearTake = 5000;
 constexpr std::size_t kMostPassedOver = 32;
 // Ticks until a page ripens that is not there.
 constexpr int kNever = 127;
-
-Event event_of(ReclaimKind kind) {
-  switch (kind) {
-    case ReclaimKind::kDirect:
-      return Event::pgsteal_direct;
-    case ReclaimKind::kProactive:
-      return Event::pgsteal_proactive;
-    case ReclaimKind::kBackground:
-      break;
-  }
-  return Event::pgsteal_background;
-}
 }  // namespace
 
 // ---- Ways in ----------------------------------------------------------------------------------
@@ -59,41 +47,6 @@ bool Reclaimer::charge(Precharge& precharge, PageCount n) {
   return false;
 }
 
-PageCount Reclaimer::reclaim(PageCount goal, ReclaimKind kind) {
-  PageCount freed = discard_lazily_freed(goal);
-  if (freed < goal) freed += drop(goal - freed, 1);
-  if (freed < goal) freed += purge(goal - freed, PurgeEffort::kGentle);
-  if (freed < goal) freed += drop(goal - freed, 0);
-  if (has_room(kind, goal)) {  // another's purge made it meanwhile
-    context_.counters.add(event_of(kind), freed.value());
-    return freed;
-  }
-  if (freed < goal) {
-    // From here on something is lost: time, at least.
-    pressure_.note_squeezing();
-    if (pressure_.level() == PressureLevel::kCritical) freed += purge(goal, PurgeEffort::kHard);
-  }
-  const bool are_last = this->are_last(kind);
-  if (freed < goal && !are_last) {
-    // Keep standby filled, so that what is squeezed had its second chance.
-    const PageCount standby(context_.pages_in(PteState::kStandby));
-    if (standby < standby_target() && age_out(goal - freed, Ripe::kOnly).is_zero())
-      (void)age_out(goal - freed, Ripe::kOrNext);
-    if (freed < goal) freed += squeeze_standby(goal - freed);
-  }
-  if (freed.is_zero() && !are_last) {
-    // Nothing old enough: whatever is there.
-    (void)age_out(goal, Ripe::kOrNext);
-    freed += squeeze_standby(goal);
-  }
-  if (freed.is_zero()) freed += purge(goal, PurgeEffort::kHard);
-  if (freed.is_zero()) freed += context_.swap->compact();
-  if (freed.is_zero() && context_.swap->has_file()) freed += context_.swap->write_back(goal);
-  if (freed.is_zero()) pressure_.note_fruitless();
-  context_.counters.add(event_of(kind), freed.value());
-  return freed;
-}
-
 PageCount Reclaimer::most_returned() const {
   return PageCount(context_.budget.reserve().value() / 2);
 }
@@ -105,12 +58,6 @@ bool Reclaimer::are_last(ReclaimKind kind) const {
 
 bool Reclaimer::charge_return(Precharge& precharge) {
   return context_.resident() < most_returned() && precharge.try_add(PageCount(1), Charge::kReturn);
-}
-
-bool Reclaimer::has_room(ReclaimKind kind, PageCount goal) const {
-  const Budget& budget = context_.budget;
-  if (kind == ReclaimKind::kDirect) return budget.free() >= budget.reserve() + goal;
-  return kind == ReclaimKind::kBackground && budget.is_above_high();
 }
 
 unsigned Reclaimer::page_out(std::optional<LockedLeaf>& locked, LeafRange range) {
@@ -130,20 +77,6 @@ unsigned Reclaimer::page_out(std::optional<LockedLeaf>& locked, LeafRange range)
 }
 
 // ---- Sources ----------------------------------------------------------------------------------
-
-PageCount Reclaimer::discard_lazily_freed(PageCount goal) {
-  PageCount freed;
-  std::size_t tries = context_.lru.length(LeafList::kLazyFree);
-  while (freed < goal && tries-- > 0) {
-    Leaf* leaf = context_.lru.isolate_oldest(LeafList::kLazyFree);
-    if (leaf == nullptr) break;
-    LockedLeaf locked(context_, *leaf);
-    freed += PageCount(
-        locked.discard_by_reclaim(LeafRange::whole(), LockedLeaf::Discards::kLazilyFreed).done);
-    locked.put_back();
-  }
-  return freed;
-}
 
 PageCount Reclaimer::drop(PageCount goal, unsigned min_age) {
   PageCount freed;

@@ -1,11 +1,5 @@
-// Reclaimer: makes room in the budget, cheapest memory first.
-//
-//   lazily freed                 discarded, in runs
-//   droppable, old               drop(): the same
-//   volatile                     purged (the hook that vm installs)
-//   ordinary, old                age_out(): taken to the shadow, a leaf at a time -> standby
-//   standby, oldest              squeeze(): compressed outside the leaf lock -> swapped
-//   compressed, oldest           written to the backing file, when there is one
+// Reclaimer: makes room in the budget, cheapest memory first. What comes after what, and when, is the
+// table in stages.cc.
 //
 // Two ways in. make_room() is direct reclaim: a thread that needs pages and holds no lock does a
 // small, bounded share of the work itself (a batch of squeezing, rarely a leaf of taking), so that
@@ -16,6 +10,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 
 #include "base/thread.h"
 #include "reclaim/context.h"
@@ -89,10 +84,42 @@ class Reclaimer {
   void note_clean_let_go(unsigned n) { shift_keep_balance(static_cast<int>(n)); }
 
  private:
+  // One reclaim, as its stages see it.
+  struct Attempt {
+    PageCount goal;
+    ReclaimKind kind;
+    PageCount freed;
+    [[nodiscard]] PageCount missing() const { return goal - freed; }
+  };
+  struct Stage {
+    bool (Reclaimer::*is_due)(const Attempt&) const;
+    PageCount (Reclaimer::*run)(const Attempt&);  // pages freed; 0 when it has nothing (now)
+  };
+  static const Stage kForgettable[];
+  static const Stage kDear[];
+  void run(std::span<const Stage> stages, Attempt& attempt);
+  // Predicates. "Ordinary": not while the last resident pages are spared (are_last).
+  [[nodiscard]] bool is_short(const Attempt& a) const;
+  [[nodiscard]] bool is_short_in_crisis(const Attempt& a) const;
+  [[nodiscard]] bool is_short_of_ordinary(const Attempt& a) const;
+  [[nodiscard]] bool is_in_vain(const Attempt& a) const;
+  [[nodiscard]] bool is_in_vain_for_ordinary(const Attempt& a) const;
+  [[nodiscard]] bool is_in_vain_above_a_file(const Attempt& a) const;
+  // Stages.
+  PageCount discard_lazily_freed(const Attempt& a);
+  PageCount drop_old(const Attempt& a);
+  PageCount drop_any(const Attempt& a);
+  PageCount purge_gently(const Attempt& a);
+  PageCount purge_hard(const Attempt& a);
+  PageCount tell_pressure(const Attempt& a);
+  PageCount fill_standby(const Attempt& a);
+  PageCount squeeze_oldest(const Attempt& a);
+  PageCount squeeze_whatever(const Attempt& a);
+  PageCount compact_swap(const Attempt& a);
+  PageCount write_back(const Attempt& a);
   // Is there what this reclaim is for? (Proactive: whatever there is, more was asked for.)
   [[nodiscard]] bool has_room(ReclaimKind kind, PageCount goal) const;
-  // Pages freed by each source; 0 when it has nothing (now).
-  PageCount discard_lazily_freed(PageCount goal);
+
   PageCount squeeze_standby(PageCount goal);
   PageCount purge(PageCount goal, PurgeEffort effort) {
     return purge_source_ == nullptr ? PageCount() : purge_source_->purge(goal, effort);
