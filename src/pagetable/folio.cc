@@ -2,11 +2,14 @@
 
 namespace buoy {
 
-namespace {
+// The one writer of orders: a friend of Leaf.
+void set_orders(Leaf& leaf, LeafRange range, Order order) BUOY_REQUIRES(leaf.lock);
 
-void set_orders(Leaf& leaf, LeafRange range, Order order) BUOY_REQUIRES(leaf.lock) {
+void set_orders(Leaf& leaf, LeafRange range, Order order) {
   for (unsigned i = range.first; i < range.end; ++i) leaf.set_order(i, order);
 }
+
+namespace {
 
 // Rewrites the range, which is a part of one old folio, as the fewest aligned folios.
 void carve(Leaf& leaf, LeafRange range) BUOY_REQUIRES(leaf.lock) {

@@ -65,12 +65,6 @@ struct Leaf {
   }
   [[nodiscard]] Vpn page(unsigned i) const { return first_page() + PageCount(i); }
   [[nodiscard]] Pte get(unsigned i) const { return Pte(ptes_[i].load(std::memory_order_relaxed)); }
-  // Replaces PTE i, keeping the counts; checks the transition.
-  void set(unsigned i, Pte value) BUOY_REQUIRES(lock);
-  // What folio the page is of: nothing else changes.
-  void set_order(unsigned i, Order order) BUOY_REQUIRES(lock) {
-    ptes_[i].store(get(i).with_order(order).bits(), std::memory_order_relaxed);
-  }
   [[nodiscard]] unsigned count_of(PteState s) const BUOY_REQUIRES(lock) {
     return count[static_cast<std::size_t>(s)];
   }
@@ -83,6 +77,20 @@ struct Leaf {
   void validate() const BUOY_REQUIRES(lock);
 
  private:
+  // Who writes PTEs, and when: LockedLeaf (reclaim/locked_leaf.h) makes every transition, PageTable
+  // the first ones, before anyone else can find the leaf, and folios (folio.cc) the orders.
+  friend class LockedLeaf;
+  friend class PageTable;
+  friend void set_orders(Leaf& leaf, LeafRange range, Order order);
+  friend struct LeafWriterForTest;
+
+  // Replaces PTE i, keeping the counts; checks the transition.
+  void set(unsigned i, Pte value) BUOY_REQUIRES(lock);
+  // What folio the page is of: nothing else changes.
+  void set_order(unsigned i, Order order) BUOY_REQUIRES(lock) {
+    ptes_[i].store(get(i).with_order(order).bits(), std::memory_order_relaxed);
+  }
+
   std::array<std::atomic<std::uint64_t>, kPagesPerBlock> ptes_;
 };
 
