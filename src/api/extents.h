@@ -20,7 +20,7 @@
 #include "base/gate.h"
 #include "base/lock.h"
 #include "base/signals.h"
-#include "pagetable/free_runs.h"
+#include "api/free_runs.h"
 
 namespace buoy {
 

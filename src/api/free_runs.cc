@@ -1,4 +1,4 @@
-#include "pagetable/free_runs.h"
+#include "api/free_runs.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -6,44 +6,24 @@
 namespace buoy {
 
 namespace {
-// A node's priority: its index, mixed (the finalizer of MurmurHash3), so that it need not be kept.
-std::uint32_t weight(std::uint32_t index) {
-  index ^= index >> 16;
-  index *= 0x85ebca6bU;
-  index ^= index >> 13;
-  index *= 0xc2b2ae35U;
-  return index ^ index >> 16;
-}
-
 bool holds(PageRun run, PageCount count, PageCount alignment) {
   const Vpn at = run.first.aligned_up(alignment);
   return at >= run.first && at < run.end() && run.end() - at >= count;
 }
 }  // namespace
 
-void FreeRuns::update(Index i) const {
-  Node& n = node(i);
-  n.longest = std::max({n.run.count, longest(n.left), longest(n.right)});
+void FreeRuns::Node::sum_up(const Node* below, const Node* above) {
+  longest = run.count;
+  if (below != nullptr) longest = std::max(longest, below->longest);
+  if (above != nullptr) longest = std::max(longest, above->longest);
 }
 
 FreeRuns::Index FreeRuns::before(Vpn at) const {
-  Index found = 0;
-  for (Index i = root_; i != 0;) {
-    const bool is_before = node(i).run.first < at;
-    if (is_before) found = i;
-    i = is_before ? node(i).right : node(i).left;
-  }
-  return found;
+  return tree_.last([at](const Node& n) { return n.run.first < at; });
 }
 
 FreeRuns::Index FreeRuns::from(Vpn at) const {
-  Index found = 0;
-  for (Index i = root_; i != 0;) {
-    const bool is_before = node(i).run.first < at;
-    if (!is_before) found = i;
-    i = is_before ? node(i).right : node(i).left;
-  }
-  return found;
+  return tree_.first([at](const Node& n) { return n.run.first >= at; });
 }
 
 FreeRuns::Index FreeRuns::find_fit(Index tree, PageCount count, PageCount alignment) const {
@@ -54,54 +34,15 @@ FreeRuns::Index FreeRuns::find_fit(Index tree, PageCount count, PageCount alignm
   return find_fit(n.right, count, alignment);
 }
 
-void FreeRuns::split(Index tree, Vpn at, Index* below, Index* above) const {
-  if (tree == 0) {
-    *below = *above = 0;
-    return;
-  }
-  Node& n = node(tree);
-  if (n.run.first < at) {
-    split(n.right, at, &n.right, above);
-    *below = tree;
-  } else {
-    split(n.left, at, below, &n.left);
-    *above = tree;
-  }
-  update(tree);
-}
-
-FreeRuns::Index FreeRuns::merge(Index below, Index above) const {
-  if (below == 0 || above == 0) return below + above;
-  const bool below_is_root = weight(below) > weight(above);
-  const Index root = below_is_root ? below : above;
-  if (below_is_root)
-    node(root).right = merge(node(root).right, above);
-  else
-    node(root).left = merge(below, node(root).left);
-  update(root);
-  return root;
-}
-
 void FreeRuns::enter(Index i, PageRun run) {
-  Node& n = node(i);
-  n = {run, run.count, 0, 0};
-  Index below = 0;
-  Index above = 0;
-  split(root_, run.first, &below, &above);
-  root_ = merge(merge(below, i), above);
+  node(i) = {run, run.count, 0, 0};
+  tree_.insert(i);
   pages_ += run.count;
 }
 
 void FreeRuns::take_out(Index i) {
-  const PageRun run = node(i).run;
-  Index below = 0;
-  Index above = 0;
-  Index self = 0;
-  split(root_, run.first, &below, &above);
-  split(above, run.end(), &self, &above);
-  BUOY_DCHECK(self == i);
-  root_ = merge(below, above);
-  pages_ -= run.count;
+  tree_.erase(i);
+  pages_ -= node(i).run.count;
 }
 
 bool FreeRuns::reaches_into(PageRun run, Index below, Index above) const {
@@ -156,7 +97,7 @@ bool FreeRuns::cut_out(Index i, PageRun taken) {
 }
 
 std::optional<PageRun> FreeRuns::take(PageCount count, PageCount alignment) {
-  const Index i = find_fit(root_, count, alignment);
+  const Index i = find_fit(tree_.root(), count, alignment);
   if (i == 0) return std::nullopt;
   const PageRun taken{node(i).run.first.aligned_up(alignment), count};
   if (!cut_out(i, taken)) return std::nullopt;
@@ -176,19 +117,16 @@ bool FreeRuns::remove(PageRun run) {
   return true;
 }
 
-PageCount FreeRuns::validate_subtree(Index tree, Vpn begin, Vpn end) const {
-  if (tree == 0) return {};
-  const Node& n = node(tree);
-  BUOY_CHECK(!n.run.count.is_zero() && n.run.first >= begin && n.run.end() <= end);
-  BUOY_CHECK(n.left == 0 || weight(n.left) <= weight(tree));
-  BUOY_CHECK(n.right == 0 || weight(n.right) <= weight(tree));
-  BUOY_CHECK(n.longest == std::max({n.run.count, longest(n.left), longest(n.right)}));
-  return n.run.count + validate_subtree(n.left, begin, n.run.first) +
-         validate_subtree(n.right, n.run.end(), end);
-}
-
 void FreeRuns::validate() const {
-  BUOY_CHECK(validate_subtree(root_, Vpn(), Vpn(UINT64_MAX)) == pages_);
+  PageCount pages;
+  Vpn end;
+  tree_.validate([&](const Node& n) {
+    BUOY_CHECK(!n.run.count.is_zero() && n.run.first >= end);
+    BUOY_CHECK(n.longest == std::max({n.run.count, longest(n.left), longest(n.right)}));
+    pages += n.run.count;
+    end = n.run.end();
+  });
+  BUOY_CHECK(pages == pages_);
 }
 
 }  // namespace buoy

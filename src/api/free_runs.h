@@ -2,8 +2,8 @@
 //
 // Address-ordered first fit: the lowest run that holds what is asked for (Wilson et al., "Dynamic
 // Storage Allocation: A Survey and Critical Review", 1995, found it among the policies that
-// fragment least). A treap by address (Seidel and Aragon, 1996), in which each node knows the
-// longest run below it. Neighbours are joined as they come, within what the caller allows.
+// fragment least). A treap by address, in which each node knows the longest run below it. Neighbours
+// are joined as they come, within what the caller allows.
 //
 // O(log n) each, but take() with an alignment above a page, which looks at every run that is long
 // enough. Allocates from a slab: usable in a fault. Not thread-safe; a plain memory copy of it (a
@@ -15,6 +15,7 @@
 
 #include "base/result.h"
 #include "base/slab.h"
+#include "base/treap.h"
 #include "base/units.h"
 
 namespace buoy {
@@ -44,34 +45,31 @@ class FreeRuns {
   void validate() const;
 
  private:
-  using Index = std::uint32_t;  // of a node; 0: none
   struct Node {
     PageRun run;
     PageCount longest;  // in the subtree
-    Index left = 0;
-    Index right = 0;
+    std::uint32_t left = 0;
+    std::uint32_t right = 0;
+    [[nodiscard]] Vpn first_page() const { return run.first; }
+    void sum_up(const Node* below, const Node* above);
   };
+  using Index = Treap<Node>::Index;
 
   [[nodiscard]] Node& node(Index i) const { return nodes_.at(i); }
   [[nodiscard]] PageCount longest(Index i) const { return i == 0 ? PageCount() : node(i).longest; }
-  void update(Index i) const;
   // The last run that begins before `at`, the first that begins at or after it; 0: none.
   [[nodiscard]] Index before(Vpn at) const;
   [[nodiscard]] Index from(Vpn at) const;
   // Does one of the two nodes beside the beginning of `run` reach into it?
   [[nodiscard]] bool reaches_into(PageRun run, Index below, Index above) const;
   [[nodiscard]] Index find_fit(Index tree, PageCount count, PageCount alignment) const;
-  // Nodes below and from `at`; `tree` is used up.
-  void split(Index tree, Vpn at, Index* below, Index* above) const;
-  [[nodiscard]] Index merge(Index below, Index above) const;
   void enter(Index i, PageRun run);
   // Takes a part of the run of node `i`. False, nothing changed: no node is left for what remains.
   [[nodiscard]] bool cut_out(Index i, PageRun taken);
   void take_out(Index i);
-  PageCount validate_subtree(Index tree, Vpn begin, Vpn end) const;
 
   Slab<Node> nodes_;
-  Index root_ = 0;
+  Treap<Node> tree_{nodes_};
   PageCount pages_;
 };
 

@@ -1,4 +1,4 @@
-#include "pagetable/free_runs.h"
+#include "api/free_runs.h"
 
 #include <gtest/gtest.h>
 
