@@ -17,20 +17,9 @@ class BUOY_SCOPED_CAPABILITY MarksHold {
  private:
   MarksLock& lock_;
 };
-
-// After MurmurHash3's finalizer: neighbours in the slab must not be neighbours in weight.
-std::uint32_t weight(std::uint32_t index) {
-  std::uint32_t h = index;
-  h = (h ^ (h >> 16)) * 0x85ebca6bU;
-  h = (h ^ (h >> 13)) * 0xc2b2ae35U;
-  return h ^ (h >> 16);
-}
 }  // namespace
 
-Status VolatileMap::create() {
-  if (Status s = extents_.create(sys::most_needed(kMaxExtents, kPageSize, 64)); !s) return s;
-  return hash_.create();
-}
+Status VolatileMap::create() { return extents_.create(); }
 
 // ---- Without the lock -------------------------------------------------------------------------
 
@@ -44,27 +33,20 @@ PageCount VolatileMap::volatile_pages() const {
   return PageCount(sum < 0 ? 0 : static_cast<std::uint64_t>(sum));
 }
 
-std::uint32_t VolatileMap::find_exact(PageRun run) const {
-  const std::uint32_t i = hash_.find(run.first);
-  if (i == 0 || extent(i).run() != run) return 0;
-  return i;
-}
-
 bool VolatileMap::try_mark_exact(PageRun run, unsigned priority, Marked* marked) {
-  const std::uint32_t i = find_exact(run);
+  const std::uint32_t i = extents_.find_exact(run);
   if (i == 0) return false;
   Extent& e = extent(i);
-  const std::uint64_t stamp = next_stamp();
-  std::uint64_t seen = e.word.load(std::memory_order_acquire);
+  const std::uint64_t stamp = queue_.next_stamp();
+  MarkWord seen = e.mark.load();
   do {
-    step();
+    step_();
     // A word that stays the same from here to the exchange vouches for the bounds between.
-    if (Word(seen).has(Word::kSeized) || e.run() != run) return false;
-  } while (!e.word.compare_exchange_weak(seen, Word(seen).marked(priority, stamp).bits(),
-                                         std::memory_order_acq_rel, std::memory_order_acquire));
-  note_marked(priority);
+    if (seen.has(MarkWord::kSeized) || e.run() != run) return false;
+  } while (!e.mark.try_change(&seen, seen.marked(priority, stamp)));
+  queue_.note_marked(priority);
   marked->done = run.count;
-  if (!Word(seen).has(Word::kVolatile)) {
+  if (!seen.has(MarkWord::kVolatile)) {
     marked->newly = run.count;
     add_pages(static_cast<std::int64_t>(run.count.value()));
   }
@@ -72,27 +54,25 @@ bool VolatileMap::try_mark_exact(PageRun run, unsigned priority, Marked* marked)
 }
 
 bool VolatileMap::try_withdraw_exact(PageRun run, Withdrawn* withdrawn) {
-  const std::uint32_t i = find_exact(run);
+  const std::uint32_t i = extents_.find_exact(run);
   if (i == 0) return false;
   Extent& e = extent(i);
-  std::uint64_t seen = e.word.load(std::memory_order_acquire);
+  MarkWord seen = e.mark.load();
   for (;;) {
-    step();
-    const Word word(seen);
-    if (word.has(Word::kSeized) || e.run() != run) return false;
-    if (word.has(Word::kPurging)) {
-      await(e, Word::kPurging);
-      seen = e.word.load(std::memory_order_acquire);
+    step_();
+    if (seen.has(MarkWord::kSeized) || e.run() != run) return false;
+    if (seen.has(MarkWord::kPurging)) {
+      await(e, MarkWord::kPurging);
+      seen = e.mark.load();
       continue;
     }
-    if (word.has(Word::kPurged)) {
+    if (seen.has(MarkWord::kPurged)) {
       withdrawn->outcome = Outcome::kPurged;
       return true;
     }
-    if (e.word.compare_exchange_weak(seen, word.idle().bits(), std::memory_order_acq_rel,
-                                     std::memory_order_acquire)) {
+    if (e.mark.try_change(&seen, seen.idle())) {
       withdrawn->done = run.count;
-      if (word.has(Word::kVolatile)) {
+      if (seen.has(MarkWord::kVolatile)) {
         withdrawn->newly = run.count;
         add_pages(-static_cast<std::int64_t>(run.count.value()));
       }
@@ -103,23 +83,21 @@ bool VolatileMap::try_withdraw_exact(PageRun run, Withdrawn* withdrawn) {
 
 void VolatileMap::await(Extent& e, std::uint64_t flags) {
   constexpr unsigned kSpins = 100;
-  std::uint64_t seen = e.word.load(std::memory_order_acquire);
-  for (unsigned spin = 0; Word(seen).has(flags);) {
-    if (!Word(seen).has(Word::kAwaited)) {
-      e.word.compare_exchange_weak(seen, Word(seen).with(Word::kAwaited).bits(),
-                                   std::memory_order_acquire, std::memory_order_acquire);
+  MarkWord seen = e.mark.load();
+  for (unsigned spin = 0; seen.has(flags);) {
+    if (!seen.has(MarkWord::kAwaited)) {
+      if (e.mark.try_change(&seen, seen.with(MarkWord::kAwaited)))
+        seen = seen.with(MarkWord::kAwaited);
       continue;
     }
-    step(Step::kWaiting);
-    if (++spin < kSpins || hook_ != nullptr)
+    step_(Step::kWaiting);
+    if (++spin < kSpins || step_.is_hooked())
       __builtin_ia32_pause();
-    else  // a futex is 32 bits: the half with the flags, which x86-64 has first
-      sys::futex_wait(&e.word, static_cast<std::uint32_t>(seen), 2'000'000);
-    seen = e.word.load(std::memory_order_acquire);
+    else
+      e.mark.wait(seen);
+    seen = e.mark.load();
   }
 }
-
-void VolatileMap::wake_waiters(const Extent& e) const { sys::futex_wake(&e.word, INT32_MAX); }
 
 // ---- Marking ----------------------------------------------------------------------------------
 
@@ -130,10 +108,10 @@ VolatileMap::Marked VolatileMap::mark(PageRun run, unsigned priority) {
 }
 
 bool VolatileMap::lock_for_change() {
-  if (hook_ == nullptr) return lock_.lock();
+  if (!step_.is_hooked()) return lock_.lock();
   while (!lock_.try_lock()) {
     if (lock_.is_held_here()) return false;
-    step(Step::kWaiting);
+    step_(Step::kWaiting);
   }
   return true;
 }
@@ -144,7 +122,7 @@ VolatileMap::Marked VolatileMap::mark_slowly(PageRun run, unsigned priority) {
   PageCount mapped;
   if (Status s = survey(run, &mapped); !s) return {{}, {}, s.code()};
   Marked marked;
-  const std::uint64_t stamp = next_stamp();
+  const std::uint64_t stamp = queue_.next_stamp();
   while (marked.done < mapped && prepare().ok()) {
     const Stretch stretch = stretch_at({run.first + marked.done, mapped - marked.done});
     // Unmapped since the survey: a hole is a hole.
@@ -152,7 +130,7 @@ VolatileMap::Marked VolatileMap::mark_slowly(PageRun run, unsigned priority) {
     marked.newly += cover(stretch, priority, stamp);
     marked.done += stretch.run.count;
   }
-  if (!marked.done.is_zero()) note_marked(priority);
+  if (!marked.done.is_zero()) queue_.note_marked(priority);
   if (marked.done != run.count) marked.error = ENOMEM;
   return marked;
 }
@@ -177,8 +155,8 @@ VolatileMap::Withdrawn VolatileMap::begin_clearing(PageRun run, Clearing* cleari
       at += mapped;
       continue;
     }
-    const Word seen(extent(i).word.load(std::memory_order_acquire));
-    if (!seen.has(Word::kVolatile | Word::kSeized)) {
+    const MarkWord seen = extent(i).mark.load();
+    if (!seen.has(MarkWord::kVolatile | MarkWord::kSeized)) {
       at = std::min(run.end(), extent(i).end_page());
       continue;
     }
@@ -189,44 +167,41 @@ VolatileMap::Withdrawn VolatileMap::begin_clearing(PageRun run, Clearing* cleari
     cut(at);
     cut(run.end());
     i = at_or_after(at);
-    const Word word = seize(i);
+    const MarkWord word = seize(i);
     Extent& e = extent(i);
-    if (word.has(Word::kPurged)) {
+    if (word.has(MarkWord::kPurged)) {
       result.outcome = Outcome::kPurged;
       if (clearing == nullptr)
-        publish(i, word);
+        e.mark.publish(word);
       else
         *clearing = {e.run(), i};
       break;
     }
-    if (word.has(Word::kVolatile)) {
+    if (word.has(MarkWord::kVolatile)) {
       result.newly += e.run().count;
       add_pages(-static_cast<std::int64_t>(e.run().count.value()));
     }
     at = e.end_page();
-    publish(i, word.idle());
+    e.mark.publish(word.idle());
   }
   result.done = at - run.first;
   return result;
 }
 
 VolatileMap::Clearing VolatileMap::begin_clearing_exact(PageRun run) {
-  const std::uint32_t i = find_exact(run);
+  const std::uint32_t i = extents_.find_exact(run);
   if (i == 0) return {};
   Extent& e = extent(i);
-  std::uint64_t seen = e.word.load(std::memory_order_acquire);
+  MarkWord seen = e.mark.load();
   for (;;) {
-    step();
-    const Word word(seen);
-    if (word.has(Word::kSeized) || !word.has(Word::kPurged) || e.run() != run) return {};
-    if (word.has(Word::kPurging)) {
-      await(e, Word::kPurging);
-      seen = e.word.load(std::memory_order_acquire);
+    step_();
+    if (seen.has(MarkWord::kSeized) || !seen.has(MarkWord::kPurged) || e.run() != run) return {};
+    if (seen.has(MarkWord::kPurging)) {
+      await(e, MarkWord::kPurging);
+      seen = e.mark.load();
       continue;
     }
-    if (e.word.compare_exchange_weak(seen, word.with(Word::kSeized).bits(),
-                                     std::memory_order_acq_rel, std::memory_order_acquire))
-      return {run, i};
+    if (e.mark.try_change(&seen, seen.with(MarkWord::kSeized))) return {run, i};
   }
 }
 
@@ -234,138 +209,32 @@ PageCount VolatileMap::finish_clearing(const Clearing& clearing) {
   Extent& e = extent(clearing.extent);
   e.resume = clearing.run.first;
   add_pages(-static_cast<std::int64_t>(clearing.run.count.value()));
-  publish(clearing.extent, Word(e.word.load(std::memory_order_relaxed)).idle());
+  e.mark.publish(e.mark.load().idle());
   return clearing.run.count;
 }
 
 // ---- Purging ----------------------------------------------------------------------------------
 
-VolatileMap::MarksMade VolatileMap::marks_made() const {
-  MarksMade made;
-  for (unsigned p = 0; p < kPriorities; ++p)
-    made[p] = marks_made_[p].load(std::memory_order_acquire);
-  return made;
-}
-
-std::uint64_t VolatileMap::marks_made_in_all() const {
-  std::uint64_t sum = 0;
-  for (const auto& m : marks_made_) sum += m.load(std::memory_order_acquire);
-  return sum;
-}
-
-bool VolatileMap::is_overtaken(unsigned priority) const {
-  for (unsigned p = 0; p < priority; ++p)
-    if (marks_made_[p].load(std::memory_order_acquire) != batch_marks_[p]) return true;
-  return false;
-}
-
-void VolatileMap::push_candidate(const Candidate& candidate) {
-  // A heap with the last to go on top, so that it makes room for better ones.
-  const auto goes_before = [](const Candidate& a, const Candidate& b) { return a.order < b.order; };
-  if (batch_size_ == kBatch) {
-    if (!goes_before(candidate, batch_[0])) return;
-    std::pop_heap(batch_.begin(), batch_.begin() + batch_size_, goes_before);
-    --batch_size_;
-  }
-  batch_[batch_size_++] = candidate;
-  std::push_heap(batch_.begin(), batch_.begin() + batch_size_, goes_before);
-}
-
-VolatileMap::Others VolatileMap::collect(PurgeEffort effort) {
-  batch_marks_ = marks_made();
-  batch_effort_ = effort;
-  batch_next_ = batch_size_ = 0;
-  auto others = Others::kNothing;
-  const std::uint64_t now = stamp_.load(std::memory_order_relaxed);
-  const std::uint32_t end = extents_.high_water();
-  for (std::uint32_t i = 1; i < end; ++i) {
-    const Word word(extent(i).word.load(std::memory_order_acquire));
-    if (!word.has(Word::kVolatile)) continue;
-    if (word.has(Word::kPurging | Word::kSeized)) {
-      others = std::max(others, word.has(Word::kPurging) ? Others::kPurge : Others::kChange);
-      continue;
-    }
-    const bool may_compress =
-        has(extent(i).flags.load(std::memory_order_relaxed), RegionFlags::kVolatileMayCompress);
-    if (effort == PurgeEffort::kGentle && (word.has(Word::kSpent) || may_compress)) continue;
-    std::uint64_t age = (now - word.stamp()) & Word::kStampMask;
-    if (age > Word::kStampMask / 2) age = 0;  // marked while we look
-    // What was emptied before comes last: only what is held or was filled again is in it.
-    const std::uint64_t spent = word.has(Word::kSpent) ? kPriorities : 0;
-    const std::uint64_t order =
-        (spent + word.priority()) << Word::kStampBits | (Word::kStampMask - age);
-    push_candidate({order, word.bits(), i});
-  }
-  std::sort_heap(batch_.begin(), batch_.begin() + batch_size_,
-                 [](const Candidate& a, const Candidate& b) { return a.order < b.order; });
-  return others;
-}
-
-VolatileMap::Claim VolatileMap::claim(PurgeEffort effort) {
-  if (effort == PurgeEffort::kGentle &&
-      marks_made_in_all() == nothing_at_.load(std::memory_order_acquire))
-    return {};
-  Claim none;
-  const Guard guard(batch_lock_);
-  for (unsigned collected = 0;;) {
-    if (batch_effort_ != effort) batch_next_ = batch_size_;
-    while (batch_next_ < batch_size_) {
-      const Candidate& c = batch_[batch_next_];
-      if (is_overtaken(Word(c.word).priority())) {
-        batch_next_ = batch_size_;
-        break;
-      }
-      ++batch_next_;
-      Extent& e = extent(c.extent);
-      std::uint64_t expected = c.word;
-      step();
-      if (!e.word.compare_exchange_strong(expected, Word(c.word).with(Word::kPurging).bits(),
-                                          std::memory_order_acq_rel)) {
-        // If it was cut, its parts are as old as it was, and not in the batch.
-        if (!Word(expected).has_same_generation_as(Word(c.word))) batch_next_ = batch_size_;
-        continue;
-      }
-      return {c.extent, e.run(), std::max(e.resume, e.first_page()), c.word, Others::kNothing};
-    }
-    none.others = Others::kChange;
-    if (++collected > 2) return none;  // others were faster, twice
-    none.others = collect(effort);
-    if (batch_size_ != 0) continue;
-    if (none.others == Others::kNothing && effort == PurgeEffort::kGentle) {
-      std::uint64_t sum = 0;
-      for (const std::uint64_t m : batch_marks_) sum += m;
-      nothing_at_.store(sum, std::memory_order_release);
-    }
-    return none;
-  }
-}
-
 bool VolatileMap::is_awaited(const Claim& claim) const {
-  step();
-  return Word(extent(claim.extent).word.load(std::memory_order_acquire)).has(Word::kAwaited);
+  step_();
+  return extent(claim.extent).mark.load().has(MarkWord::kAwaited);
 }
 
 void VolatileMap::finish(const Claim& claim, Lost lost, Vpn reached) {
   Extent& e = extent(claim.extent);
   const bool is_through = reached == claim.run.end();
   e.resume = is_through ? claim.run.first : reached;
-  std::uint64_t seen = e.word.load(std::memory_order_acquire);
-  Word next(0);
+  MarkWord seen = e.mark.load();
+  MarkWord next(0);
   do {
-    step();
-    next = Word(seen).without(Word::kPurging | Word::kAwaited);
-    if (lost == Lost::kPages) next = next.with(Word::kPurged);
+    step_();
+    next = seen.without(MarkWord::kPurging | MarkWord::kAwaited);
+    if (lost == Lost::kPages) next = next.with(MarkWord::kPurged);
     // Marked again meanwhile: it is worth another look.
-    if (is_through && Word(seen).has_same_mark_as(Word(claim.word))) next = next.with(Word::kSpent);
-  } while (!e.word.compare_exchange_weak(seen, next.bits(), std::memory_order_acq_rel,
-                                         std::memory_order_acquire));
-  if (Word(seen).has(Word::kAwaited)) wake_waiters(e);
-  if (next.has(Word::kSpent)) return;
-  const Guard guard(batch_lock_);
-  nothing_at_.store(~std::uint64_t{0}, std::memory_order_release);
-  // The rest of it goes next, before anything else is begun.
-  if (batch_next_ > 0 && next.has_same_mark_as(Word(claim.word)))
-    batch_[--batch_next_] = {0, next.bits(), claim.extent};
+    if (is_through && seen.has_same_mark_as(claim.word)) next = next.with(MarkWord::kSpent);
+  } while (!e.mark.try_change(&seen, next));
+  if (seen.has(MarkWord::kAwaited)) e.mark.wake_waiters();
+  if (!next.has(MarkWord::kSpent)) queue_.put_back(claim, next);
 }
 
 // ---- Structure: under the lock ----------------------------------------------------------------
@@ -395,28 +264,11 @@ std::uint32_t VolatileMap::take_spare() {
 void VolatileMap::sweep_idle() {
   for (std::uint32_t i = 1; i < extents_.high_water(); ++i) {
     Extent& e = extent(i);
-    std::uint64_t seen = e.word.load(std::memory_order_acquire);
-    constexpr std::uint64_t kAnything =
-        Word::kVolatile | Word::kPurging | Word::kSeized | Word::kAwaited;
-    if (Word(seen).has(kAnything)) continue;
-    if (e.word.compare_exchange_strong(seen, Word(seen).with(Word::kSeized).bits(),
-                                       std::memory_order_acq_rel))
-      take_out_and_free(i, Word(seen));
+    MarkWord seen = e.mark.load();
+    if (seen.state() != MarkState::kIdle) continue;
+    if (e.mark.try_change(&seen, seen.with(MarkWord::kSeized))) take_out_and_free(i, seen);
   }
   sweep_at_ = std::max<std::uint32_t>(4096, 2 * extents_.live());
-}
-
-std::uint32_t VolatileMap::at_or_after(Vpn v) const {
-  std::uint32_t best = 0;
-  for (std::uint32_t i = root_; i != 0;) {
-    if (extent(i).end_page() > v) {
-      best = i;
-      i = extent(i).left;
-    } else {
-      i = extent(i).right;
-    }
-  }
-  return best;
 }
 
 VolatileMap::Stretch VolatileMap::stretch_at(PageRun run) {
@@ -459,44 +311,36 @@ Status VolatileMap::survey(PageRun run, PageCount* mapped) {
   return {};
 }
 
-VolatileMap::Word VolatileMap::seize(std::uint32_t index) {
+MarkWord VolatileMap::seize(std::uint32_t index) {
+  constexpr std::uint64_t kBusy = MarkWord::kPurging | MarkWord::kSeized;
   Extent& e = extent(index);
-  std::uint64_t seen = e.word.load(std::memory_order_acquire);
+  MarkWord seen = e.mark.load();
   for (;;) {
-    step();
-    if (Word(seen).has(Word::kPurging | Word::kSeized)) {
-      await(e, Word::kPurging | Word::kSeized);
-      seen = e.word.load(std::memory_order_acquire);
+    step_();
+    if (seen.has(kBusy)) {
+      await(e, kBusy);
+      seen = e.mark.load();
       continue;
     }
-    if (e.word.compare_exchange_weak(seen, Word(seen).with(Word::kSeized).bits(),
-                                     std::memory_order_acq_rel, std::memory_order_acquire))
-      return Word(seen);
+    if (e.mark.try_change(&seen, seen.with(MarkWord::kSeized))) return seen;
   }
-}
-
-void VolatileMap::publish(std::uint32_t index, Word word) {
-  Extent& e = extent(index);
-  const Word before(e.word.exchange(word.bits(), std::memory_order_acq_rel));
-  if (before.has(Word::kAwaited)) wake_waiters(e);
 }
 
 void VolatileMap::cut(Vpn v) {
   const std::uint32_t i = at_or_after(v);
   if (i == 0 || extent(i).first_page() >= v) return;
   Extent& low = extent(i);
-  const Word word = seize(i);
+  const MarkWord word = seize(i);
   const std::uint32_t j = take_spare();
   Extent& high = extent(j);
-  high.first.store(v.value(), std::memory_order_relaxed);
-  high.end.store(low.end_page().value(), std::memory_order_relaxed);
+  const Vpn end = low.end_page();
   high.flags.store(low.flags.load(std::memory_order_relaxed), std::memory_order_relaxed);
-  low.end.store(v.value(), std::memory_order_relaxed);
+  extents_.set_run(i, {low.first_page(), v - low.first_page()});
   low.resume = low.first_page();
   high.resume = v;
-  insert(j);
-  publish(j, word.in_generation_after(Word(high.word.load(std::memory_order_relaxed))));
-  publish(i, word.next_generation());
+  extents_.insert(j, {v, end - v});
+  high.mark.publish(word.in_generation_after(high.mark.load()));
+  low.mark.publish(word.next_generation());
 }
 
 PageCount VolatileMap::cover(const Stretch& stretch, unsigned priority, std::uint64_t stamp) {
@@ -507,9 +351,9 @@ PageCount VolatileMap::cover(const Stretch& stretch, unsigned priority, std::uin
   std::uint64_t purged = 0;
   PageCount were_volatile;
   for (std::uint32_t i = at_or_after(run.first); i != 0 && extent(i).first_page() < run.end();) {
-    const Word word = seize(i);
-    if (word.has(Word::kPurged)) purged = Word::kPurged;
-    if (word.has(Word::kVolatile)) were_volatile += extent(i).run().count;
+    const MarkWord word = seize(i);
+    if (word.has(MarkWord::kPurged)) purged = MarkWord::kPurged;
+    if (word.has(MarkWord::kVolatile)) were_volatile += extent(i).run().count;
     const std::uint32_t next = at_or_after(extent(i).end_page());
     if (kept == 0)
       kept = i;
@@ -521,20 +365,16 @@ PageCount VolatileMap::cover(const Stretch& stretch, unsigned priority, std::uin
   if (is_fresh) kept = take_spare();
   Extent& e = extent(kept);
   if (is_fresh || e.run() != run) {
-    if (!is_fresh) leave_hash(kept);
-    e.first.store(run.first.value(), std::memory_order_relaxed);
-    e.end.store(run.end().value(), std::memory_order_relaxed);
     e.flags.store(stretch.flags, std::memory_order_relaxed);
     if (is_fresh)
-      insert(kept);
+      extents_.insert(kept, run);
     else
-      enter_in_hash(kept);
+      extents_.set_run(kept, run);
   }
   e.resume = run.first;
-  const Word before(e.word.load(std::memory_order_relaxed));
   const PageCount newly = run.count - were_volatile;
   add_pages(static_cast<std::int64_t>(newly.value()));
-  publish(kept, Word(purged).marked(priority, stamp).in_generation_after(before));
+  e.mark.publish(MarkWord(purged).marked(priority, stamp).in_generation_after(e.mark.load()));
   return newly;
 }
 
@@ -542,8 +382,8 @@ void VolatileMap::forget(PageRun run) {
   cut(run.first);
   cut(run.end());
   for (std::uint32_t i = at_or_after(run.first); i != 0 && extent(i).first_page() < run.end();) {
-    const Word word = seize(i);
-    if (word.has(Word::kVolatile))
+    const MarkWord word = seize(i);
+    if (word.has(MarkWord::kVolatile))
       add_pages(-static_cast<std::int64_t>(extent(i).run().count.value()));
     const std::uint32_t next = at_or_after(extent(i).end_page());
     take_out_and_free(i, word);
@@ -555,17 +395,15 @@ void VolatileMap::relocate(PageRun from, Vpn to) {
   cut(from.first);
   cut(from.end());
   for (std::uint32_t i = at_or_after(from.first); i != 0 && extent(i).first_page() < from.end();) {
-    const Word word = seize(i);
+    const MarkWord word = seize(i);
     Extent& e = extent(i);
     const PageRun run = e.run();
     const std::uint32_t next = at_or_after(run.end());
-    take_out(i);
+    extents_.take_out(i);
     const Vpn first = to + (run.first - from.first);
-    e.first.store(first.value(), std::memory_order_relaxed);
-    e.end.store((first + run.count).value(), std::memory_order_relaxed);
     e.resume = first;
-    insert(i);
-    publish(i, word.next_generation());
+    extents_.insert(i, {first, run.count});
+    e.mark.publish(word.next_generation());
     i = next;
   }
 }
@@ -581,85 +419,16 @@ bool VolatileMap::is_all_purged(PageRun run) {
   while (at < run.end()) {
     const std::uint32_t i = at_or_after(at);
     if (i == 0 || extent(i).first_page() > at) return false;
-    if (!Word(extent(i).word.load(std::memory_order_relaxed)).has(Word::kPurged)) return false;
+    if (!extent(i).mark.load().has(MarkWord::kPurged)) return false;
     at = extent(i).end_page();
   }
   return true;
 }
 
-void VolatileMap::enter_in_hash(std::uint32_t index) {
-  hash_.insert(extent(index).first_page(), index,
-               [this](std::uint32_t i) { return extent(i).first_page(); });
-}
-
-void VolatileMap::leave_hash(std::uint32_t index) {
-  hash_.erase(extent(index).first_page(), index,
-              [this](std::uint32_t i) { return extent(i).first_page(); });
-}
-
-void VolatileMap::insert(std::uint32_t index) {
-  const Vpn key = extent(index).first_page();
-  std::uint32_t* at = &root_;
-  while (*at != 0 && weight(*at) >= weight(index)) {
-    Extent& e = extent(*at);
-    at = key < e.first_page() ? &e.left : &e.right;
-  }
-  Extent& e = extent(index);
-  split(*at, key, &e.left, &e.right);
-  *at = index;
-  enter_in_hash(index);
-}
-
-void VolatileMap::take_out(std::uint32_t index) {
-  const Vpn key = extent(index).first_page();
-  std::uint32_t* at = &root_;
-  while (*at != index) {
-    Extent& e = extent(*at);
-    at = key < e.first_page() ? &e.left : &e.right;
-    BUOY_CHECK(*at != 0);
-  }
-  *at = merge(extent(index).left, extent(index).right);
-  leave_hash(index);
-}
-
-void VolatileMap::take_out_and_free(std::uint32_t index, Word word) {
-  take_out(index);
-  publish(index, word.idle().with(Word::kSeized).next_generation());
+void VolatileMap::take_out_and_free(std::uint32_t index, MarkWord word) {
+  extents_.take_out(index);
+  extent(index).mark.publish(word.idle().with(MarkWord::kSeized).next_generation());
   extents_.release(index);
-}
-
-void VolatileMap::split(std::uint32_t tree, Vpn at, std::uint32_t* below, std::uint32_t* above) {
-  while (tree != 0) {
-    Extent& e = extent(tree);
-    if (e.first_page() < at) {
-      *below = tree;
-      below = &e.right;
-      tree = e.right;
-    } else {
-      *above = tree;
-      above = &e.left;
-      tree = e.left;
-    }
-  }
-  *below = *above = 0;
-}
-
-std::uint32_t VolatileMap::merge(std::uint32_t below, std::uint32_t above) {
-  std::uint32_t root = 0;
-  std::uint32_t* at = &root;
-  while (below != 0 && above != 0) {
-    if (weight(below) > weight(above)) {
-      *at = below;
-      at = &extent(below).right;
-      below = *at;
-    } else {
-      *at = above;
-      at = &extent(above).left;
-      above = *at;
-    }
-  }
-  *at = below != 0 ? below : above;
-  return root;
 }
 
 // ---- The whole --------------------------------------------------------------------------------
@@ -667,37 +436,27 @@ std::uint32_t VolatileMap::merge(std::uint32_t below, std::uint32_t above) {
 void VolatileMap::after_fork_in_child() {
   lock_.after_fork_in_child();
   // Nor is who was between its exchange and its note of a mark.
-  nothing_at_.store(~std::uint64_t{0}, std::memory_order_relaxed);
+  queue_.after_fork_in_child();
   // Who was between its exchange and its count in another thread is not here to count.
   std::int64_t pages = 0;
   for (std::uint32_t i = 1; i < extents_.high_water(); ++i)
-    if (Word(extent(i).word.load(std::memory_order_relaxed)).has(Word::kVolatile))
+    if (extent(i).mark.load().has(MarkWord::kVolatile))
       pages += static_cast<std::int64_t>(extent(i).run().count.value());
   for (Shard& s : volatile_) s.pages.store(0, std::memory_order_relaxed);
   volatile_[0].pages.store(pages, std::memory_order_relaxed);
 }
 
 void VolatileMap::validate() {
-  std::uint32_t count = 0;
   std::uint64_t pages = 0;
-  Vpn last;
-  for (std::uint32_t i = at_or_after(Vpn()); i != 0; i = at_or_after(last)) {
-    const Extent& e = extent(i);
-    const Word word(e.word.load(std::memory_order_relaxed));
-    BUOY_CHECK(e.first_page() >= last && e.end_page() > e.first_page());
-    BUOY_CHECK(!word.has(Word::kPurging | Word::kSeized | Word::kAwaited));
-    BUOY_CHECK(word.has(Word::kVolatile) || !word.has(Word::kPurged | Word::kSpent));
-    BUOY_CHECK(e.left == 0 || weight(e.left) <= weight(i));
-    BUOY_CHECK(e.right == 0 || weight(e.right) <= weight(i));
-    if (word.has(Word::kVolatile)) pages += e.run().count.value();
-    ++count;
-    last = e.end_page();
-  }
-  BUOY_CHECK(count + n_spares_ == extents_.live());
+  for_each_extent({Vpn(), PageCount(UINT64_MAX)}, [&pages](const Extent& e) {
+    const MarkWord word = e.mark.load();
+    BUOY_CHECK(word.is_consistent());
+    BUOY_CHECK(word.state() != MarkState::kPurging && word.state() != MarkState::kSeized);
+    if (word.has(MarkWord::kVolatile)) pages += e.run().count.value();
+    return true;
+  });
+  BUOY_CHECK(extents_.validate() + n_spares_ == extents_.live());
   BUOY_CHECK(pages == volatile_pages().value());
-  if (hash_.size() != count) return;  // it was full once
-  for (std::uint32_t i = at_or_after(Vpn()); i != 0; i = at_or_after(extent(i).end_page()))
-    BUOY_CHECK(find_exact(extent(i).run()) == i);
 }
 
 }  // namespace buoy
