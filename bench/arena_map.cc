@@ -66,7 +66,7 @@ Picture take_picture(ChurnedArena& churned) {
     count += n;
   };
   for (std::uint32_t b = 0; b < kBlocks; ++b) {
-    if (arena.availability_of(b) == frames::Arena::Availability::kAbsent) {
+    if (arena.blocks().availability_of(b) == frames::Pageblocks::Availability::kAbsent) {
       add('w', kPagesPerBlock);
       ++p.blocks_absent;
       continue;

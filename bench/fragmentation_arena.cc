@@ -393,7 +393,7 @@ std::uint64_t ChurnedArena::lost_frames() {
   std::array<unsigned char, kPagesPerBlock> resident;
   for (std::uint32_t b = 0; b < arena_->block_span(); ++b) {
     const std::uint32_t start = b * static_cast<std::uint32_t>(kPagesPerBlock);
-    if (arena_->block_free_frames(b).value() == kPagesPerBlock) continue;
+    if (arena_->blocks().free_frames_of(b).value() == kPagesPerBlock) continue;
     if (mincore(arena_->pointer(Pfn(start)), kBlockSize, resident.data()) != 0) continue;
     for (std::uint32_t f = 0; f < kPagesPerBlock;) {
       const PageWord w = arena_->page(Pfn(start + f)).load();
@@ -411,8 +411,8 @@ std::uint64_t ChurnedArena::lost_frames() {
 double ChurnedArena::reserve_use() {
   std::uint64_t used = 0;
   for (std::uint32_t b = 0; b < shape_.reserve_blocks && b < arena_->block_span(); ++b) {
-    const frames::BlockPicture picture = arena_->look_at(b, frames::Callers::kUser);
-    if (arena_->availability_of(b) == frames::Arena::Availability::kPresent)
+    const frames::BlockPicture picture = arena_->blocks().look_at(b, frames::Callers::kUser);
+    if (arena_->blocks().availability_of(b) == frames::Pageblocks::Availability::kPresent)
       used += picture.movable;
   }
   return static_cast<double>(used) / static_cast<double>(shape_.reserve_blocks * kPagesPerBlock);

@@ -112,7 +112,7 @@ Result<Pfn> Pool::allocate_movable(Order order) {
     if (!head.is_none()) return head;
     if (!vm_.reclaimer().charge(precharge, PageCount(kPagesPerBlock))) break;
     PageCount charged = precharge.held();
-    const bool grown = arena_->try_grow_by(frames::MigrateType::kMovable, &charged);
+    const bool grown = arena_->blocks().try_grow_by(frames::MigrateType::kMovable, &charged);
     precharge.consume(precharge.held() - charged);
     if (!grown) break;
   }

@@ -5,7 +5,6 @@
 #include "base/check.h"
 #include "base/counters.h"
 #include "base/sys.h"
-#include "frames/arena.h"
 
 namespace buoy::frames {
 namespace {
@@ -14,48 +13,48 @@ constexpr PageCount kLeft = PageCount(64);
 }  // namespace
 
 Status Balloon::create() {
-  auto id = arena_.owners().add(*this, Callers::kEngine);
+  auto id = movable_.owners().add(*this, Callers::kEngine);
   if (!id) return id.error();
   id_ = *id;
   return {};
 }
 
 void Balloon::link_locked(Pfn head) {
-  Page& p = arena_.page(head);
+  Page& p = blocks_.page(head);
   p.owner_word.store(1, std::memory_order_relaxed);
   p.prev = 0;
   p.next = head_;
-  if (head_ != 0) arena_.page(Pfn(head_ - 1)).prev = head.value() + 1;
+  if (head_ != 0) blocks_.page(Pfn(head_ - 1)).prev = head.value() + 1;
   head_ = head.value() + 1;
 }
 
 void Balloon::unlink_locked(Pfn head) {
-  Page& p = arena_.page(head);
+  Page& p = blocks_.page(head);
   p.owner_word.store(0, std::memory_order_relaxed);
   if (p.prev != 0)
-    arena_.page(Pfn(p.prev - 1)).next = p.next;
+    blocks_.page(Pfn(p.prev - 1)).next = p.next;
   else
     head_ = p.next;
-  if (p.next != 0) arena_.page(Pfn(p.next - 1)).prev = p.prev;
+  if (p.next != 0) blocks_.page(Pfn(p.next - 1)).prev = p.prev;
 }
 
 bool Balloon::try_discard(Pfn head) {
-  const ByteSize bytes = arena_.page(head).load().order().pages().bytes();
-  return sys::advise(arena_.pointer(head), bytes, MADV_DONTNEED) == 0;
+  const ByteSize bytes = blocks_.page(head).load().order().pages().bytes();
+  return sys::advise(blocks_.pointer(head), bytes, MADV_DONTNEED) == 0;
 }
 
 PageCount Balloon::inflate(PageCount goal) {
-  arena_.drain_caches();
+  blocks_.drain_caches();
   PageCount given;
   for (unsigned o = kMaxOrder; o-- > 0 && given < goal;) {
     const PageWord like(PageState::kAllocated, Order(o), MigrateType::kMovable,
                         FrameOwner::kBalloon);
     const PageCount size = Order(o).pages();
-    while (given < goal && arena_.use().free > kLeft + size) {
-      const Pfn head = arena_.try_take_target(like, Targets::kPartialBlocks);
+    while (given < goal && blocks_.use().free > kLeft + size) {
+      const Pfn head = movable_.try_take_target(like, Targets::kPartialBlocks);
       if (head.is_none()) break;
       if (!try_discard(head)) {  // locked in memory
-        arena_.release(head);
+        blocks_.release(head);
         return given;
       }
       {
@@ -63,11 +62,11 @@ PageCount Balloon::inflate(PageCount goal) {
         link_locked(head);
       }
       pages_.fetch_add(size.value(), std::memory_order_relaxed);
-      arena_.budget().uncharge(size);
-      const bool set = arena_.try_set_movable(head, id_, 1);
+      blocks_.budget().uncharge(size);
+      const bool set = movable_.try_set_movable(head, id_, 1);
       BUOY_DCHECK(set);
       given += size;
-      arena_.counters().add(Event::balloon_inflate, size.value());
+      blocks_.counters().add(Event::balloon_inflate, size.value());
     }
   }
   return given;
@@ -82,15 +81,15 @@ PageCount Balloon::deflate(PageCount goal, Charge charge) {
       const Guard guard(lock_);
       if (head_ == 0) break;
       head = Pfn(head_ - 1);
-      size = arena_.page(head).load().order().pages();
-      if (!arena_.budget().try_charge(size, charge)) break;
+      size = blocks_.page(head).load().order().pages();
+      if (!blocks_.budget().try_charge(size, charge)) break;
       unlink_locked(head);
     }
     // From here on migrate() leaves it alone, and this waits for one that is under way.
     pages_.fetch_sub(size.value(), std::memory_order_relaxed);
-    arena_.release(head);
+    blocks_.release(head);
     back += size;
-    arena_.counters().add(Event::balloon_deflate, size.value());
+    blocks_.counters().add(Event::balloon_deflate, size.value());
   }
   return back;
 }
@@ -99,11 +98,11 @@ MigrateOutcome Balloon::migrate(Pfn from, Pfn to, MigrateMode) {
   // The new place goes before the old one, which is charged already, may be used.
   if (!try_discard(to)) return MigrateOutcome::kFailed;
   const Guard guard(lock_);
-  if (arena_.page(from).owner_word.load(std::memory_order_relaxed) == 0)
+  if (blocks_.page(from).owner_word.load(std::memory_order_relaxed) == 0)
     return MigrateOutcome::kFailed;  // being deflated
   unlink_locked(from);
   link_locked(to);
-  arena_.counters().add(Event::balloon_migrate, arena_.page(to).load().order().pages().value());
+  blocks_.counters().add(Event::balloon_migrate, blocks_.page(to).load().order().pages().value());
   return MigrateOutcome::kDone;
 }
 
@@ -111,8 +110,8 @@ void Balloon::validate() {
   const Guard guard(lock_);
   std::uint64_t found = 0;
   std::uint32_t prev = 0;
-  for (std::uint32_t at = head_; at != 0; at = arena_.page(Pfn(at - 1)).next) {
-    const Page& p = arena_.page(Pfn(at - 1));
+  for (std::uint32_t at = head_; at != 0; at = blocks_.page(Pfn(at - 1)).next) {
+    const Page& p = blocks_.page(Pfn(at - 1));
     BUOY_CHECK(p.prev == prev && p.load().owner() == FrameOwner::kBalloon &&
                p.load().has(PageFlag::kMovable));
     found += p.load().order().pages().value();

@@ -20,15 +20,13 @@
 #include "base/result.h"
 #include "base/units.h"
 #include "frames/budget.h"
-#include "frames/movable.h"
+#include "frames/pageblocks.h"
 
 namespace buoy::frames {
 
-class Arena;
-
 class Balloon final : private MovableOps {
  public:
-  explicit Balloon(Arena& arena) : arena_(arena) {}
+  Balloon(Pageblocks& blocks, MovablePages& pages) : blocks_(blocks), movable_(pages) {}
   // Makes its pages movable; once, before use.
   [[nodiscard]] Status create();
 
@@ -53,7 +51,8 @@ class Balloon final : private MovableOps {
   void link_locked(Pfn head) BUOY_REQUIRES(lock_);
   void unlink_locked(Pfn head) BUOY_REQUIRES(lock_);
 
-  Arena& arena_;
+  Pageblocks& blocks_;
+  MovablePages& movable_;
   OwnerId id_ = 0;
   // The list runs through Page::prev and next (1 + frame; 0: none), which nobody else uses of an
   // allocated page. A page's owner_word is 1 while it is in the list.

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/counters.h"
-#include "frames/arena.h"
 
 namespace buoy::frames {
 namespace {
@@ -32,12 +31,12 @@ Compactor::Evacuation Compactor::evacuate(Pfn first, PageCount count, const Move
     result.in_the_way = Pfn::none();
     result.lacks_targets = false;
     // What lies in caches goes back to its block, and stays there: the block is isolated.
-    arena_.drain_caches();
+    blocks_.drain_caches();
     bool hopeless = false;
     // The first frame may be a tail: its head moves.
-    for (std::uint32_t f = arena_.head_of(first).value(); f < end && !hopeless;) {
+    for (std::uint32_t f = blocks_.head_of(first).value(); f < end && !hopeless;) {
       const Pfn head(f);
-      const PageWord word = arena_.page(head).load();
+      const PageWord word = blocks_.page(head).load();
       const auto size = static_cast<std::uint32_t>(word.order().pages().value());
       ++scanned;
       f += word.state() == PageState::kTail ? 1 : size;
@@ -47,7 +46,7 @@ Compactor::Evacuation Compactor::evacuate(Pfn first, PageCount count, const Move
         hopeless = true;
         break;
       }
-      switch (arena_.migrator().move(head, request)) {
+      switch (migrator_.move(head, request)) {
         case MoveOutcome::kMoved:
           result.moved += word.order().pages();
           break;
@@ -61,32 +60,32 @@ Compactor::Evacuation Compactor::evacuate(Pfn first, PageCount count, const Move
         case MoveOutcome::kBusy:
           if (result.in_the_way.is_none()) result.in_the_way = head;
           // One that stays in spite of all makes the rest useless.
-          if (!arena_.page(head).load().has(PageFlag::kMovable)) hopeless = true;
+          if (!blocks_.page(head).load().has(PageFlag::kMovable)) hopeless = true;
           break;
       }
     }
     if (hopeless) break;
-    arena_.drain_caches();
-    result.is_done = arena_.is_isolated_range_free(first, count);
+    blocks_.drain_caches();
+    result.is_done = blocks_.is_isolated_range_free(first, count);
   }
-  arena_.counters().add(Event::compact_migrate_scanned, scanned);
+  blocks_.counters().add(Event::compact_migrate_scanned, scanned);
   return result;
 }
 
 // ---------------------------------------------------------------- whole blocks
 
 bool Compactor::pick_block(const CompactionEffort& effort, std::uint32_t* block) {
-  const ArenaUse use = arena_.use();
+  const ArenaUse use = blocks_.use();
   const std::uint8_t skip = effort.heeds_hints ? cycle() : std::uint8_t{0};
   std::uint64_t best_free = 0;
   for (const MigrateType type :
        {MigrateType::kMovable, MigrateType::kUnmovable, MigrateType::kReserve}) {
     std::uint32_t found[kBlocksLookedAt];
-    const unsigned n = arena_.find_sparse(type, effort.least_free, skip, found, kBlocksLookedAt);
+    const unsigned n = blocks_.find_sparse(type, effort.least_free, skip, found, kBlocksLookedAt);
     for (unsigned i = 0; i < n; ++i) {
-      const BlockPicture picture = arena_.look_at(found[i], effort.callers);
+      const BlockPicture picture = blocks_.look_at(found[i], effort.callers);
       if (!picture.in_the_way.is_none()) {
-        arena_.set_skip_hint(found[i], cycle());
+        blocks_.set_skip_hint(found[i], cycle());
         continue;
       }
       // The others must have room for what it holds, whole blocks not counted.
@@ -102,42 +101,42 @@ bool Compactor::pick_block(const CompactionEffort& effort, std::uint32_t* block)
 
 void Compactor::compact_block(std::uint32_t block, const CompactionEffort& effort,
                               PageCount* moved) {
-  if (!arena_.try_isolate_block(block)) return;  // somebody else's
+  if (!blocks_.try_isolate_block(block)) return;  // somebody else's
   const MoveRequest request{effort.mode, effort.callers, Targets::kPartialBlocks};
   const Pfn first(block * static_cast<std::uint32_t>(kPagesPerBlock));
   const PageCount left = effort.most_moved - *moved;
   const Evacuation e = evacuate(first, PageCount(kPagesPerBlock), request, left);
-  arena_.end_isolation(block);
+  blocks_.end_isolation(block);
   *moved += e.moved;
-  if (!e.is_done && *moved < effort.most_moved) arena_.set_skip_hint(block, cycle());
+  if (!e.is_done && *moved < effort.most_moved) blocks_.set_skip_hint(block, cycle());
 }
 
 PageCount Compactor::compact(const CompactionEffort& effort) {
-  const PageCount before = arena_.taken();
-  arena_.drain_caches();
+  const PageCount before = blocks_.block_pages();
+  blocks_.drain_caches();
   PageCount moved;
   if (!effort.heeds_hints) begin_new_cycle();
   CompactionEffort now = effort;
   now.heeds_hints = true;  // those of this cycle: no block is tried twice
   std::uint32_t block = 0;
   while (moved < effort.most_moved && pick_block(now, &block)) compact_block(block, now, &moved);
-  arena_.trim();
-  const PageCount after = arena_.taken();
+  blocks_.trim();
+  const PageCount after = blocks_.block_pages();
   return after < before ? before - after : PageCount();
 }
 
-PageCount Compactor::lost_frames() { return arena_.use().partly_free; }
+PageCount Compactor::lost_frames() { return blocks_.use().partly_free; }
 
 PageCount Compactor::background_step(Pace pace) {
   const PageCount bearable =
-      std::max(kAlwaysLost, PageCount(arena_.budget().limit().value() / kLostShare));
+      std::max(kAlwaysLost, PageCount(blocks_.budget().limit().value() / kLostShare));
   if (lost_frames() <= bearable || background_.is_deferred()) return {};
-  arena_.counters().add(Event::compact_daemon_wake);
+  blocks_.counters().add(Event::compact_daemon_wake);
   CompactionEffort effort;
   if (pace == Pace::kIdle) effort.least_free = 1;
-  const std::uint64_t before = arena_.counters().read(Event::pgmigrate_success);
+  const std::uint64_t before = blocks_.counters().read(Event::pgmigrate_success);
   const PageCount freed = compact(effort);
-  const bool moved = arena_.counters().read(Event::pgmigrate_success) != before;
+  const bool moved = blocks_.counters().read(Event::pgmigrate_success) != before;
   if (moved || !freed.is_zero()) {
     background_.note_success();
   } else if (pace == Pace::kIdle) {
@@ -148,7 +147,7 @@ PageCount Compactor::background_step(Pace pace) {
 }
 
 unsigned Compactor::fragmentation_score(Order order) {
-  const ArenaStats s = arena_.stats();
+  const ArenaStats s = blocks_.stats();
   std::uint64_t useless = 0;
   std::uint64_t all = 0;
   for (unsigned t = 0; t < kMigrateTypes; ++t) {
@@ -174,7 +173,7 @@ Compactor::Window Compactor::best_window_of(std::uint32_t block, Order order,
   for (std::uint32_t w = 0; w < kPagesPerBlock; w += size) {
     unsigned to_move = 0;
     for (std::uint32_t f = w; f < w + size;) {
-      const PageWord word = arena_.page(Pfn(start + f)).load();
+      const PageWord word = blocks_.page(Pfn(start + f)).load();
       const auto run = static_cast<std::uint32_t>(word.order().pages().value());
       if (word.state() == PageState::kTail) {
         // Of a run that began before the window: as large as a window, so nothing would be won.
@@ -182,7 +181,7 @@ Compactor::Window Compactor::best_window_of(std::uint32_t block, Order order,
         break;
       }
       if (word.state() == PageState::kAllocated) {
-        const bool goes = run < size && arena_.can_move(Pfn(start + f), callers);
+        const bool goes = run < size && blocks_.can_move(Pfn(start + f), callers);
         to_move += goes ? run : size + 1;
         if (!goes) break;
       }
@@ -198,11 +197,11 @@ bool Compactor::find_window(const FrameRequest& request, Callers callers, Window
   bool found_any = false;
   const auto look = [&](MigrateType type, Order order, unsigned most_to_move) {
     std::uint32_t found[kBlocksLookedAt];
-    const unsigned n = arena_.find_sparse(type, 1, skip, found, kBlocksLookedAt);
+    const unsigned n = blocks_.find_sparse(type, 1, skip, found, kBlocksLookedAt);
     for (unsigned i = 0; i < n; ++i) {
       const Window best = best_window_of(found[i], order, callers);
       const bool can_be = best.to_move <= order.pages().value();
-      if (!can_be && order == request.order) arena_.set_skip_hint(found[i], skip);
+      if (!can_be && order == request.order) blocks_.set_skip_hint(found[i], skip);
       if (!can_be || best.to_move > most_to_move) continue;
       if (found_any && best.to_move >= window->to_move) continue;
       *window = best;
@@ -227,16 +226,16 @@ bool Compactor::find_window(const FrameRequest& request, Callers callers, Window
 Pfn Compactor::make_run_at(const Window& window, const FrameRequest& request,
                            const MoveRequest& move) {
   const std::uint32_t block = window.first.block();
-  if (!arena_.try_isolate_block(block)) return Pfn::none();
+  if (!blocks_.try_isolate_block(block)) return Pfn::none();
   const Evacuation e = evacuate(window.first, window.size, move);
   const bool claimed =
-      e.is_done && arena_.try_claim_isolated(window.first, request.order.pages(), request);
+      e.is_done && blocks_.try_claim_isolated(window.first, request.order.pages(), request);
   if (claimed) {
-    arena_.end_isolation(block, request.type);
+    blocks_.end_isolation(block, request.type);
     return window.first;
   }
-  arena_.end_isolation(block);
-  arena_.set_skip_hint(block, cycle());
+  blocks_.end_isolation(block);
+  blocks_.set_skip_hint(block, cycle());
   return Pfn::none();
 }
 
@@ -247,22 +246,22 @@ Pfn Compactor::try_make_run(const FrameRequest& request) {
   const Callers callers = waits ? Callers::kUser : Callers::kEngine;
   const MoveRequest move{waits ? MigrateMode::kSync : MigrateMode::kAsync, callers,
                          Targets::kPartialBlocks};
-  arena_.counters().add(Event::compact_stall);
-  arena_.drain_caches();
+  blocks_.counters().add(Event::compact_stall);
+  blocks_.drain_caches();
   for (unsigned cycles = 0; cycles < (waits ? 2U : 1U); ++cycles) {
     Window window;
     for (unsigned i = 0; i < kWindowsTried && find_window(request, callers, &window); ++i) {
       const Pfn run = make_run_at(window, request, move);
       if (run.is_none()) continue;
       deferral.note_success();
-      arena_.counters().add(Event::compact_success);
+      blocks_.counters().add(Event::compact_success);
       return run;
     }
     // What was in the way may have gone since it was noted.
     begin_new_cycle();
   }
   deferral.note_failure();
-  arena_.counters().add(Event::compact_fail);
+  blocks_.counters().add(Event::compact_fail);
   return Pfn::none();
 }
 

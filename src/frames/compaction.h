@@ -23,12 +23,9 @@
 #include "base/lock.h"
 #include "base/units.h"
 #include "frames/migration.h"
-#include "frames/page.h"
+#include "frames/pageblocks.h"
 
 namespace buoy::frames {
-
-class Arena;
-struct FrameRequest;
 
 // How much a compaction may do.
 struct CompactionEffort {
@@ -47,7 +44,7 @@ struct CompactionEffort {
 
 class Compactor {
  public:
-  explicit Compactor(Arena& arena) : arena_(arena) {}
+  Compactor(Pageblocks& blocks, Migrator& migrator) : blocks_(blocks), migrator_(migrator) {}
 
   // Empties sparse blocks and gives them back, as long as the others can take what they hold and
   // the effort lasts. Pages given back to the budget.
@@ -122,7 +119,8 @@ class Compactor {
     std::atomic<unsigned> shift_{0};
   };
 
-  Arena& arena_;
+  Pageblocks& blocks_;
+  Migrator& migrator_;
   std::atomic<std::uint32_t> cycle_{0};
   std::array<Deferral, kMaxOrder + 1> direct_{};
   Deferral background_;

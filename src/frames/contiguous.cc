@@ -6,7 +6,6 @@
 
 #include "base/check.h"
 #include "base/sys.h"
-#include "frames/arena.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -49,24 +48,24 @@ ContiguousRanges::Price ContiguousRanges::look_at(Pfn first, PageCount n, Caller
   Price price;
   price.in_the_way = obstacles.find(first, n);
   if (!price.in_the_way.is_none()) return price;
-  switch (arena_.availability_of(first.block())) {
-    case Arena::Availability::kBusy:
+  switch (blocks_.availability_of(first.block())) {
+    case Pageblocks::Availability::kBusy:
       price.in_the_way = first;
       return price;
-    case Arena::Availability::kAbsent:
+    case Pageblocks::Availability::kAbsent:
       price.absent = n.value();
       return price;
-    case Arena::Availability::kPresent:
+    case Pageblocks::Availability::kPresent:
       break;
   }
   const auto end = static_cast<std::uint32_t>(first.value() + n.value());
-  for (std::uint32_t f = arena_.head_of(first).value(); f < end;) {
+  for (std::uint32_t f = blocks_.head_of(first).value(); f < end;) {
     const Pfn head(f);
-    const PageWord w = arena_.page(head).load();
+    const PageWord w = blocks_.page(head).load();
     const auto run =
         w.state() == PageState::kTail ? 1U : static_cast<std::uint32_t>(w.order().pages().value());
     if (w.state() == PageState::kAllocated) {
-      if (!arena_.can_move(head, callers)) {
+      if (!blocks_.can_move(head, callers)) {
         price.in_the_way = head;
         return price;
       }
@@ -86,8 +85,8 @@ void ContiguousRanges::reckon(Price* price, PageCount range, PageCount free) con
   const std::uint64_t elsewhere = free.value() - std::min(free.value(), free_inside);
   const std::uint64_t homeless = price->moves - std::min(price->moves, elsewhere);
   price->blocks = blocks_for(price->absent) + blocks_for(homeless);
-  const bool is_ample = arena_.budget().free() > arena_.budget().high_watermark() +
-                                                     PageCount(price->blocks * kPagesPerBlock);
+  const bool is_ample = blocks_.budget().free() > blocks_.budget().high_watermark() +
+                                                      PageCount(price->blocks * kPagesPerBlock);
   price->cost = price->moves + price->blocks * (is_ample ? kFreshBlockPrice : kDearBlockPrice);
 }
 
@@ -95,10 +94,10 @@ void ContiguousRanges::reckon(Price* price, PageCount range, PageCount free) con
 ContiguousRanges::Window ContiguousRanges::choose(const ContiguousRequest& request,
                                                   const Obstacles& obstacles,
                                                   Pfn* in_the_way) const {
-  const Arena::BlockRange area = arena_.blocks_of(request.area);
+  const Pageblocks::BlockRange area = blocks_.blocks_of(request.area);
   const auto full = static_cast<std::uint32_t>((request.count.value() - 1) / kPagesPerBlock);
   const PageCount rest(request.count.value() - std::uint64_t{full} * kPagesPerBlock);
-  const PageCount free = arena_.use().free;
+  const PageCount free = blocks_.use().free;
   const auto look = [&](std::uint32_t block, PageCount n) {
     return look_at(Pfn(block * kBlockFrames), n, request.callers, obstacles);
   };
@@ -131,7 +130,7 @@ ContiguousRanges::Window ContiguousRanges::choose(const ContiguousRequest& reque
       *in_the_way = all.in_the_way;
     }
     // Beyond what was ever taken every place is as good as the next.
-    if (start > arena_.block_span() && best.is_found()) break;
+    if (start > blocks_.block_span() && best.is_found()) break;
     if (full > 0) {
       const Price first = look(start, PageCount(kPagesPerBlock));
       sum.moves -= std::min(sum.moves, first.moves);
@@ -148,9 +147,9 @@ ContiguousRanges::Window ContiguousRanges::choose(const ContiguousRequest& reque
 ContiguousRanges::Window ContiguousRanges::choose_within_blocks(const ContiguousRequest& request,
                                                                 const Obstacles& obstacles,
                                                                 Pfn* in_the_way) const {
-  const Arena::BlockRange area = arena_.blocks_of(request.area);
+  const Pageblocks::BlockRange area = blocks_.blocks_of(request.area);
   const std::uint32_t step = 1U << order_covering(request.count);
-  const PageCount free = arena_.use().free;
+  const PageCount free = blocks_.use().free;
   Window best;
   for (std::uint32_t b = area.begin; b < area.end && best.price.cost != 0; ++b) {
     for (std::uint32_t w = 0; w < kBlockFrames; w += step) {
@@ -163,7 +162,7 @@ ContiguousRanges::Window ContiguousRanges::choose_within_blocks(const Contiguous
       reckon(&p, request.count, free);
       if (p.cost < best.price.cost) best = {first, p};
     }
-    if (b > arena_.block_span() && best.is_found()) break;
+    if (b > blocks_.block_span() && best.is_found()) break;
   }
   return best;
 }
@@ -176,7 +175,7 @@ ContiguousResult ContiguousRanges::claim(const Window& window, const ContiguousR
   // What the caller has to charge is said before anything is touched.
   const PageCount needed(window.price.blocks * kPagesPerBlock);
   const PageCount room =
-      arena_.budget().free() - std::min(arena_.budget().free(), arena_.budget().reserve());
+      blocks_.budget().free() - std::min(blocks_.budget().free(), blocks_.budget().reserve());
   if (needed > request.charged + room) {
     result.refusal = Refusal::kBudget;
     result.short_of = needed;
@@ -188,37 +187,37 @@ ContiguousResult ContiguousRanges::claim(const Window& window, const ContiguousR
   const auto settle = [&] { result.consumed = request.charged - charged; };
   // The blocks are ours from here on; those that are absent are paid for before they come.
   std::uint32_t missing = 0;
-  if (!arena_.try_isolate_blocks(begin, end, &missing)) {
+  if (!blocks_.try_isolate_blocks(begin, end, &missing)) {
     result.refusal = Refusal::kInTheWay;
     result.in_the_way = first;
     return result;
   }
   const auto give_up = [&](Refusal why) {
-    arena_.end_isolation_of(begin, end);
-    (void)arena_.trim(1);
+    blocks_.end_isolation_of(begin, end);
+    (void)blocks_.trim(1);
     result.refusal = why;
     settle();
     return result;
   };
   for (std::uint32_t i = 0; i < missing; ++i) {
-    if (arena_.try_bring_in_isolated(begin, end, &charged)) continue;
+    if (blocks_.try_bring_in_isolated(begin, end, &charged)) continue;
     result.short_of = needed;  // others were quicker with the budget's room
     return give_up(Refusal::kBudget);
   }
   // Where the pages go that are there now: whole new blocks, as many as the others lack room.
   MoveRequest move{request.mode, request.callers, Targets::kPresentBlocks};
   for (;;) {
-    const Compactor::Evacuation e = arena_.compactor().evacuate(first, request.count, move);
-    if (e.is_done && arena_.try_claim_isolated(first, request.count, pieces_of_range())) break;
+    const Compactor::Evacuation e = compactor_.evacuate(first, request.count, move);
+    if (e.is_done && blocks_.try_claim_isolated(first, request.count, pieces_of_range())) break;
     if (e.lacks_targets) {
-      if (arena_.try_grow_by(MigrateType::kMovable, &charged)) continue;
+      if (blocks_.try_grow_by(MigrateType::kMovable, &charged)) continue;
       result.short_of = needed + PageCount(kPagesPerBlock);
       return give_up(Refusal::kBudget);
     }
     result.in_the_way = e.in_the_way.is_none() ? first : e.in_the_way;
     return give_up(Refusal::kInTheWay);
   }
-  arena_.end_isolation_of(begin, end, MigrateType::kUnmovable);
+  blocks_.end_isolation_of(begin, end, MigrateType::kUnmovable);
   result.head = first;
   settle();
   return result;
@@ -230,10 +229,10 @@ ContiguousResult ContiguousRanges::allocate_small(const ContiguousRequest& reque
   PageCount charged = request.charged;
   FrameRequest run = pieces_of_range();
   run.order = Order(order_covering(request.count));
-  result.head = arena_.try_allocate(run);
+  result.head = allocator_.try_allocate(run);
   if (result.head.is_none() && charged >= PageCount(kPagesPerBlock) &&
-      arena_.try_grow_by(MigrateType::kUnmovable, &charged))
-    result.head = arena_.try_allocate(run);
+      blocks_.try_grow_by(MigrateType::kUnmovable, &charged))
+    result.head = allocator_.try_allocate(run);
   result.consumed = request.charged - charged;
   if (result.head.is_none()) {
     // The watermark keeps back a few more than one block has.
@@ -243,7 +242,7 @@ ContiguousResult ContiguousRanges::allocate_small(const ContiguousRequest& reque
     result.short_of = PageCount(kPagesPerBlock);
     return result;
   }
-  arena_.shorten(result.head, request.count, run);
+  blocks_.shorten(result.head, request.count, run);
   return result;
 }
 
@@ -279,16 +278,16 @@ ContiguousResult ContiguousRanges::try_allocate(const ContiguousRequest& request
 
 void ContiguousRanges::hand_out(Pfn head, PageCount count) {
   frames_.fetch_add(count.value(), std::memory_order_relaxed);
-  arena_.page(head).owner_word.store(kRangeMark | count.value(), std::memory_order_release);
+  blocks_.page(head).owner_word.store(kRangeMark | count.value(), std::memory_order_release);
   if (count.value() < kPagesPerBlock) return;
   // Hints: where they are refused, the memory comes page by page, when it is touched.
   const ByteSize whole = count.value() / kPagesPerBlock * kBlockSize;
-  (void)sys::advise(arena_.pointer(head), whole, MADV_POPULATE_WRITE);
-  (void)sys::advise(arena_.pointer(head), whole, MADV_COLLAPSE);
+  (void)sys::advise(blocks_.pointer(head), whole, MADV_POPULATE_WRITE);
+  (void)sys::advise(blocks_.pointer(head), whole, MADV_COLLAPSE);
 }
 
 bool ContiguousRanges::try_free(Pfn head) {
-  Page& page = arena_.page(head);
+  Page& page = blocks_.page(head);
   const PageWord w = page.load();
   if (w.state() != PageState::kAllocated || w.owner() != FrameOwner::kContiguous) return false;
   // Of two who free the same range at once, one finds the mark.
@@ -299,8 +298,8 @@ bool ContiguousRanges::try_free(Pfn head) {
   const std::uint64_t count = mark & ~kRangeMark;
   for (std::uint64_t done = 0; done < count;) {
     const Pfn piece = head + PageCount(done);
-    done += arena_.page(piece).load().order().pages().value();
-    arena_.release(piece);
+    done += blocks_.page(piece).load().order().pages().value();
+    blocks_.release(piece);
   }
   frames_.fetch_sub(count, std::memory_order_relaxed);
   return true;

@@ -22,13 +22,12 @@
 #include <cstdint>
 
 #include "base/units.h"
+#include "frames/compaction.h"
+#include "frames/frame_allocator.h"
 #include "frames/migration.h"
+#include "frames/pageblocks.h"
 
 namespace buoy::frames {
-
-class Arena;
-
-enum class Area : std::uint8_t { kGeneral, kReserve };
 
 struct ContiguousRequest {
   PageCount count;
@@ -57,7 +56,8 @@ struct ContiguousResult {
 
 class ContiguousRanges {
  public:
-  explicit ContiguousRanges(Arena& arena) : arena_(arena) {}
+  ContiguousRanges(Pageblocks& blocks, Compactor& compactor, FrameAllocator& allocator)
+      : blocks_(blocks), compactor_(compactor), allocator_(allocator) {}
 
   // The contents are undefined. EINVAL has no place here: a count of zero aborts.
   [[nodiscard]] ContiguousResult try_allocate(const ContiguousRequest& request);
@@ -105,7 +105,9 @@ class ContiguousRanges {
   [[nodiscard]] ContiguousResult allocate_small(const ContiguousRequest& request);
   void hand_out(Pfn head, PageCount count);
 
-  Arena& arena_;
+  Pageblocks& blocks_;
+  Compactor& compactor_;
+  FrameAllocator& allocator_;
   std::atomic<std::uint64_t> frames_{0};
 };
 

@@ -9,19 +9,9 @@
 
 #include "base/lock.h"
 #include "base/units.h"
-#include "frames/movable.h"
-#include "frames/page.h"
+#include "frames/movable_pages.h"
 
 namespace buoy::frames {
-
-class Arena;
-
-// Where the new place of a page may be.
-enum class Targets : std::uint8_t {
-  kPartialBlocks,  // never break a wholly free pageblock: they are what compaction is after
-  kPresentBlocks,
-  kMayGrow,  // take new pageblocks, if the budget has room for ordinary use
-};
 
 struct MoveRequest {
   MigrateMode mode = MigrateMode::kAsync;
@@ -41,7 +31,7 @@ enum class MoveOutcome : std::uint8_t {
 
 class Migrator {
  public:
-  explicit Migrator(Arena& arena) : arena_(arena) {}
+  explicit Migrator(MovablePages& pages) : pages_(pages) {}
 
   // True: the page is isolated and the caller holds a reference; migrate() or put_back() ends both.
   [[nodiscard]] bool isolate(Pfn head, MigrateMode mode, Callers callers);
@@ -56,7 +46,7 @@ class Migrator {
   [[nodiscard]] MoveOutcome move(Pfn head, const MoveRequest& request);
 
  private:
-  Arena& arena_;
+  MovablePages& pages_;
 };
 
 }  // namespace buoy::frames

@@ -35,7 +35,7 @@ class MigrationTest : public testing::Test {
     return core().isolate(page, MigrateMode::kAsync, Callers::kEngine);
   }
   Pfn target_for(Pfn page) {
-    return arena_->try_take_target(arena_->page(page).load(), Targets::kPresentBlocks);
+    return arena_->pages().try_take_target(arena_->page(page).load(), Targets::kPresentBlocks);
   }
   void check() {
     arena_->validate();
@@ -202,7 +202,7 @@ TEST_F(MigrationTest, FreedAfterItMovedWhileOthersHoldTheOldPage) {
   EXPECT_FALSE(isolate(page));
   EXPECT_EQ(arena_->page(page).load().state(), PageState::kAllocated);
   owner_->free(1);
-  arena_->put(page);
+  arena_->pages().put(page);
   EXPECT_NE(arena_->page(page).load().state(), PageState::kAllocated);
   check();
 }

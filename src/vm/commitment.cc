@@ -44,7 +44,7 @@ PageCount Commitment::missing(PageCount n) const {
   const PageCount needed = owed() + reserve_for(n) + budget.reserve();
   const PageCount frames = budget.free() + PageCount(context_.lazyfree_pages());
   if (needed <= frames) return {};
-  const PageCount room = frames + context_.arena->use().free + context_.swap->file_room();
+  const PageCount room = frames + context_.arena->blocks().use().free + context_.swap->file_room();
   return needed - std::min(needed, room);
 }
 
