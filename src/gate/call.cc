@@ -129,8 +129,7 @@ long Call::settle(long result) {
   if (result <= 0) return result;
   const Transfer t = transfer_of(number_);
   if (t.kind == Transfer::Kind::kNone) return result;
-  if (t.reads && kind_of_source() == DescriptorKind::kStream)
-    return t.kind == Transfer::Kind::kPlain && number_ == SYS_read ? go_on_stream(result) : result;
+  if (t.reads && kind_of_source() == DescriptorKind::kStream) return go_on_stream(result);
   if (t.reads && kind_of_source() != DescriptorKind::kFile) return result;
   return t.kind == Transfer::Kind::kPlain ? go_on(result) : go_on_vector(result);
 }
@@ -170,6 +169,7 @@ namespace {
 // Parts that stay where they are as long as this lives.
 class PinnedParts {
  public:
+  explicit PinnedParts(Memory& memory) : memory_(memory) {}
   PinnedParts(Memory& memory, const Entry& entry, const long* arguments, std::size_t window)
       : memory_(memory) {
     for_each_part(memory, entry, arguments,
@@ -349,36 +349,69 @@ long Call::transfer_without_waiting(Bytes rest) const {
   return sys::call(SYS_write, arguments_[0], at, std::min(length, kTaken));
 }
 
+// The next pieces of what is read into, behind `done` bytes.
+Call::Rest Call::rest_behind(long done) {
+  Rest rest;
+  auto skipped = static_cast<std::size_t>(done);
+  const auto add = [&](Bytes element) {
+    const Bytes piece = element.after(skipped);
+    skipped -= std::min(skipped, element.length);
+    if (piece.length == 0) return true;
+    rest.pieces[rest.count++] = piece;
+    return rest.count != Rest::kMost;
+  };
+  if (transfer_of(number_).kind == Transfer::Kind::kVector)
+    for_each_element(memory_, vector_at(Transfer::kBuffer), add);
+  else
+    add({static_cast<std::uintptr_t>(arguments_[Transfer::kBuffer]),
+         static_cast<std::size_t>(arguments_[Transfer::kLength])});
+  return rest;
+}
+
+bool Call::is_ready(const Rest& rest, std::size_t length) const {
+  for (unsigned i = 0; i < rest.count && length != 0; ++i) {
+    const Bytes piece = rest.pieces[i].first(length);
+    if (!memory_.is_ready(piece, PinFor::kWriting)) return false;
+    length -= piece.length;
+  }
+  return true;
+}
+
 // A stream that had more than pages were there for: the rest, as far as it has come.
 long Call::go_on_stream(long done) {
-  const Bytes buffer{static_cast<std::uintptr_t>(arguments_[Transfer::kBuffer]),
-                     static_cast<std::size_t>(arguments_[Transfer::kLength])};
   std::size_t window = kFirstWindow;
-  for (unsigned tries = 0; tries < kMostTries; ++tries) {
-    const Bytes rest = buffer.after(static_cast<std::size_t>(done));
-    if (rest.length == 0 || memory_.is_ready(rest.first(kStreamPiece), PinFor::kWriting)) break;
-    const PinnedBytes pinned(memory_, tries < kUnpinnedTries ? Bytes() : rest.first(window),
-                             PinFor::kWriting);
-    if (memory_.bring_in(rest.first(window), PinFor::kWriting) > Had::kBroughtIn) break;
+  for (unsigned tries = 0; tries < kMostTries; ++tries, window = std::min(2 * window, kWidest)) {
+    const Rest rest = rest_behind(done);
+    if (rest.count == 0 || is_ready(rest, kStreamPiece)) break;
+    PinnedParts pins(memory_);
+    std::size_t left = window;
+    for (unsigned i = 0; i < rest.count && left != 0; ++i) {
+      const Bytes piece = rest.pieces[i].first(left);
+      if (memory_.bring_in(piece, PinFor::kWriting) > Had::kBroughtIn) return done;
+      if (tries >= kUnpinnedTries) pins.add(piece, PinFor::kWriting);
+      left -= piece.length;
+    }
     memory_.count(Event::gate_continue);
     const long r = read_without_waiting(rest);
     if (r <= 0 && r != -EFAULT) break;
-    if (r > 0) {
-      tries = 0;
-      done += r;
-    }
-    window = std::min(2 * window, kWidest);
+    if (r < 0) continue;
+    tries = 0;
+    done += r;
   }
   return done;
 }
 
-long Call::read_without_waiting(Bytes rest) const {
+long Call::read_without_waiting(const Rest& rest) const {
   constexpr long kNoWait = 8;  // RWF_NOWAIT
-  const long r = sys::call(SYS_recvfrom, arguments_[0], static_cast<long>(rest.address),
-                           static_cast<long>(rest.length), MSG_DONTWAIT, 0, 0);
+  iovec pieces[Rest::kMost];
+  for (unsigned i = 0; i < rest.count; ++i)
+    pieces[i] = {rest.pieces[i].pointer(), rest.pieces[i].length};
+  msghdr message{};
+  message.msg_iov = pieces;
+  message.msg_iovlen = rest.count;
+  const long r = sys::call(SYS_recvmsg, arguments_[0], sys::ptr(&message), MSG_DONTWAIT);
   if (r != -ENOTSOCK) return r;
-  const iovec one{rest.pointer(), rest.length};
-  return sys::call(SYS_preadv2, arguments_[0], sys::ptr(&one), 1, -1, -1, kNoWait);
+  return sys::call(SYS_preadv2, arguments_[0], sys::ptr(pieces), rest.count, -1, -1, kNoWait);
 }
 
 // The vector of a transfer, of a message, or of process_vm_readv's other side.

@@ -54,7 +54,14 @@ class Call {
   long transfer_more(Bytes rest, long before);
   [[nodiscard]] long transfer_one(Bytes rest, long before) const;
   [[nodiscard]] long transfer_without_waiting(Bytes rest) const;
-  [[nodiscard]] long read_without_waiting(Bytes rest) const;
+  struct Rest {
+    static constexpr unsigned kMost = 16;
+    Bytes pieces[kMost];
+    unsigned count = 0;
+  };
+  Rest rest_behind(long done);
+  [[nodiscard]] bool is_ready(const Rest& rest, std::size_t length) const;
+  [[nodiscard]] long read_without_waiting(const Rest& rest) const;
   Bytes vector_at(unsigned argument);
 
   Memory& memory_;

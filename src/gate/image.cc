@@ -39,10 +39,15 @@ bool is_signal_frame(const std::uint8_t* fde) {
 }  // namespace
 
 Image::Image(std::uintptr_t load, std::span<const Elf64_Phdr> headers) {
+  CodeRange relro;
+  for (const Elf64_Phdr& h : headers)
+    if (h.p_type == PT_GNU_RELRO) relro = {load + h.p_vaddr, load + h.p_vaddr + h.p_memsz};
   for (const Elf64_Phdr& h : headers) {
     const std::uintptr_t at = load + h.p_vaddr;
     if (h.p_type == PT_LOAD && (h.p_flags & PF_X) != 0 && count_ < kMostSegments)
       segments_[count_++] = {at, at + h.p_filesz};
+    if (h.p_type == PT_LOAD && (h.p_flags & PF_W) != 0 && data_count_ < kMostSegments)
+      data_[data_count_++] = {relro.contains(at) ? relro.end : at, at + h.p_memsz};
     if (h.p_type != PT_GNU_EH_FRAME || h.p_memsz < kHeaderBytes) continue;
     const auto* index = reinterpret_cast<const std::uint8_t*>(at);  // NOLINT
     if (index[0] != kVersion || index[2] != kCountEncoding || index[3] != kTableEncoding) continue;

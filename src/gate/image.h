@@ -26,13 +26,15 @@ struct CodeRange {
 
 class Image {
  public:
-  static constexpr unsigned kMostSegments = 8;  // of code; objects have one
+  static constexpr unsigned kMostSegments = 8;  // of code, and of data; objects have one
 
   // `load` is what the object's virtual addresses are counted from.
   Image(std::uintptr_t load, std::span<const Elf64_Phdr> headers);
 
   [[nodiscard]] std::span<const CodeRange> segments() const { return {segments_, count_}; }
-  // From the first segment to the last.
+  // What the object's code may store to, as the dynamic linker leaves it (RELRO is not of it).
+  [[nodiscard]] std::span<const CodeRange> data() const { return {data_, data_count_}; }
+  // From the first segment of code to the last.
   [[nodiscard]] CodeRange extent() const {
     return count_ == 0 ? CodeRange{} : CodeRange{segments_[0].begin, segments_[count_ - 1].end};
   }
@@ -47,6 +49,8 @@ class Image {
  private:
   CodeRange segments_[kMostSegments];
   unsigned count_ = 0;
+  CodeRange data_[kMostSegments];
+  unsigned data_count_ = 0;
   const std::uint8_t* index_ = nullptr;  // .eh_frame_hdr, if of the form that is understood
   std::uint32_t index_entries_ = 0;
 };

@@ -16,6 +16,7 @@
 #include "gate/gate.h"
 #include "gate/handlers.h"
 #include "gate/image.h"
+#include "gate/known_data.h"
 #include "gate/pinners.h"
 #include "gate/plan.h"
 #include "gate/signal_entry.h"
@@ -84,6 +85,7 @@ bool is_left(const Plan& plan) { return !plan.in_front && !plan.behind && !plan.
 
 Patched patch(const Image& image) {
   Patched done;
+  for (const CodeRange& data : image.data()) known_data::note(data);
   const SiteRoom room;
   std::size_t count = 0;
   if (room.all().empty()) return {Error{ENOMEM}, {}};

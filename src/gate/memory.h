@@ -60,6 +60,12 @@ class Memory {
   [[nodiscard]] bool is_ready(Bytes b, PinFor purpose) const;
   // May the program touch it so, as far as it is managed?
   [[nodiscard]] bool is_permitted(Bytes b, PinFor purpose) const;
+  // May all of it be stored to, if it is managed? Quick.
+  [[nodiscard]] bool may_store(Bytes b) const {
+    const Vpn first = Vpn::of_address(b.address);
+    const PageCount pages = Vpn::of_address(b.address + b.length - 1) - first + PageCount(1);
+    return vm_.permitted_prefix({first, pages}, PinFor::kWriting) == pages;
+  }
   // For what may be longer than the call's real operand: as much of it, from its start, as may be
   // stored to; if none may, as much as may be read, and `purpose` says so.
   [[nodiscard]] Bytes touchable(Bytes b, PinFor* purpose) const;

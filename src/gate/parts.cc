@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/sys.h"
+#include "gate/reach.h"
 
 namespace buoy::gate {
 
@@ -30,14 +31,8 @@ Bytes at(const void* address, std::size_t length) {
   return {reinterpret_cast<std::uintptr_t>(address), address == nullptr ? 0 : length};
 }
 
-bool is_near_stack(Bytes b) {
-  constexpr std::uintptr_t kNear = std::uintptr_t{32} << 10;
-  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
-  return b.address >= here && b.address - here < kNear && b.length < kNear;
-}
-
 bool read_unmanaged(void* to, Bytes from) {
-  if (is_near_stack(from)) {
+  if (is_within_reach(from)) {
     std::memcpy(to, from.pointer(), from.length);
     return true;
   }
@@ -245,7 +240,7 @@ bool read_program(Memory& memory, void* to, Bytes from) {
 bool write_program(Memory& memory, Bytes to, const void* from) {
   const bool is_managed = memory.is_managed(to);
   if (is_managed && !memory.is_permitted(to, PinFor::kWriting)) return false;
-  if (!is_managed && !is_near_stack(to)) return sys::write_own(to.pointer(), from, to.length);
+  if (!is_managed && !is_within_reach(to)) return sys::write_own(to.pointer(), from, to.length);
   std::memcpy(to.pointer(), from, to.length);
   return true;
 }

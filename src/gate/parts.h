@@ -11,8 +11,8 @@
 namespace buoy::gate {
 
 // Copies what a call's arguments point at, as the kernel would: false where it could not. Managed
-// pages are brought in; of other memory, what lies around the caller's stack is read directly, and
-// all else by a system call that says EFAULT where a load would end the program.
+// pages are brought in; of other memory, what is within reach (reach.h) is read directly, and all else
+// by a system call that says EFAULT where a load would end the program.
 [[nodiscard]] bool read_program(Memory& memory, void* to, Bytes from);
 
 // The other way: stores a result where the program wants it.

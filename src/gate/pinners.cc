@@ -27,12 +27,8 @@ bool opens_directly(Memory& memory, const long* a) {
   return has_direct(static_cast<long>(flags));
 }
 
-// Commands of terminals, sockets, files and block devices: they copy. All others on a device, or on
-// something made by one (a virtual machine), may do anything.
 bool is_of_device(const long* a) {
-  const auto type = static_cast<unsigned>(_IOC_TYPE(static_cast<unsigned long>(a[1])));
-  constexpr unsigned kCopying[] = {'T', 'f', 'X', 0x89, 0x12, 'v', 0xaa /* userfaultfd */};
-  if (std::find(std::begin(kCopying), std::end(kCopying), type) != std::end(kCopying)) return false;
+  if (is_copying(static_cast<unsigned long>(a[1]))) return false;
   struct stat st {};
   if (sys::call(SYS_fstat, a[0], sys::ptr(&st)) != 0) return false;
   const auto kind = st.st_mode & static_cast<unsigned>(S_IFMT);

@@ -10,6 +10,16 @@
 
 namespace buoy::gate::pinners {
 
+// ioctl(2)'s commands of terminals, sockets, files and block devices: they copy. All others on a device,
+// or on something made by one (a virtual machine), may do anything.
+[[nodiscard]] inline bool is_copying(unsigned long command) {
+  constexpr unsigned kCopying[] = {'T', 'f', 'X', 0x89, 0x12, 'v', 0xaa /* userfaultfd */};
+  constexpr unsigned kTypeShift = 8;
+  for (const unsigned type : kCopying)
+    if ((command >> kTypeShift & 0xffU) == type) return true;
+  return false;
+}
+
 // Descriptors that the process was started with.
 [[nodiscard]] bool are_inherited();
 // Might this call, or what it opens, make the kernel hold pages?

@@ -53,7 +53,7 @@ struct Need {
 };
 
 Need need_of(const Entry& entry, long number) {
-  if (signals::has_mask(number)) return {true, true, false};
+  if (signals::has_mask(number)) return {true, true, entry.kind == Class::kRetry};
   // The router, or pinners.h, is to see them.
   if (is_watched(number)) return {true, true, true};
   bool is_all_flat = true;

@@ -20,11 +20,8 @@ namespace {
 constexpr long kMaskBytes = sizeof(std::uint64_t);
 constexpr unsigned long kRestorer = 0x04000000;  // SA_RESTORER
 
-// Which of those that are kept open the program believes to be blocked in this thread.
-thread_local constinit std::uint64_t believes_blocked = 0;
 // Are calls dispatched?
 constinit std::atomic<bool> is_dispatched{false};
-constinit std::atomic<int> process_id{0};
 
 // One action, written under the lock, read by whoever is about to enter its handler.
 class ActionSlot {
@@ -102,31 +99,13 @@ long store(Memory& memory, long address, const void* from, std::size_t length) {
   return write_program(memory, at(address, length), from) ? 0 : -EFAULT;
 }
 
-// A vfork child runs in our memory, but its actions are its own, and end with its exec.
-bool is_own_process() {
-  return sys::call(SYS_getpid) == process_id.load(std::memory_order_relaxed);
-}
-
 long set_thread_mask(Memory& memory, const long* a) {
   std::uint64_t set = 0;
+  std::uint64_t old = 0;
   if (a[3] != kMaskBytes) return -EINVAL;
   if (a[1] != 0 && !read_program(memory, &set, at(a[1], sizeof set))) return -EFAULT;
-  const std::uint64_t had = set & kKeptOpen;
-  const std::uint64_t did_believe = believes_blocked;
-  std::uint64_t kernels = set & ~kKeptOpen;
-  std::uint64_t old = 0;
-  const long r = sys::call(SYS_rt_sigprocmask, a[0], a[1] != 0 ? sys::ptr(&kernels) : 0,
-                           a[2] != 0 ? sys::ptr(&old) : 0, kMaskBytes);
-  if (r != 0) return r;
-  // A vfork child has this thread's storage, but a mask of its own.
-  if (a[1] != 0 && is_own_process()) {
-    if (a[0] == SIG_BLOCK) believes_blocked = did_believe | had;
-    if (a[0] == SIG_UNBLOCK) believes_blocked = did_believe & ~had;
-    if (a[0] == SIG_SETMASK) believes_blocked = had;
-  }
-  if (a[2] == 0) return 0;
-  old |= did_believe;
-  return store(memory, a[2], &old, sizeof old);
+  const long r = change_mask(a[0], a[1] != 0 ? &set : nullptr, a[2] != 0 ? &old : nullptr);
+  return r != 0 || a[2] == 0 ? r : store(memory, a[2], &old, sizeof old);
 }
 
 bool is_entry(const mmu::KernelSigaction& action) {
@@ -205,7 +184,7 @@ long set_action(Memory& memory, const long* a) {
 }  // namespace
 
 void note_process() {
-  process_id.store(static_cast<int>(sys::call(SYS_getpid)));
+  note_masks_owner();
   new (&actions_lock) SpinMutex();
   for (Program& program : programs) {
     program.latest.forget_writer();
@@ -229,13 +208,6 @@ void catch_dispatched() {
   // What the program has set, or what the kernel has: set again, it is ours.
   if (exchange_action(SIGSYS, nullptr, &present) == 0)
     (void)exchange_action(SIGSYS, &present, &old);
-}
-
-void open_dispatched() {
-  constexpr std::uint64_t kSys = std::uint64_t{1} << (SIGSYS - 1);
-  std::uint64_t old = 0;
-  sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::ptr(&kSys), sys::ptr(&old), kMaskBytes);
-  believes_blocked |= old & kSys;
 }
 
 mmu::KernelSigaction action_of(int signal) { return programs[signal].latest.load(); }

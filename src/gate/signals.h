@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "gate/memory.h"
+#include "gate/signal_mask.h"
 #include "mmu/signal_delivery.h"
 
 namespace buoy::gate::signals {
@@ -26,14 +27,8 @@ void adopt_handlers();
 // The latest of all, SIG_DFL and SIG_IGN included.
 [[nodiscard]] mmu::KernelSigaction action_of(int signal);
 
-// Those two, as a mask has them.
-inline constexpr std::uint64_t kKeptOpen = std::uint64_t{1} << (SIGBUS - 1) | std::uint64_t{1}
-                                                                                  << (SIGSYS - 1);
-
 // From now on SIGSYS arrives where handlers are entered, whatever the program has set for it.
 void catch_dispatched();
-// In a thread that may have blocked it before there was a gate.
-void open_dispatched();
 
 // Is the call one whose mask must not reach the kernel as it is?
 [[nodiscard]] bool has_mask(long number);

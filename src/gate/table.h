@@ -16,7 +16,7 @@ namespace buoy::gate {
 enum class Class : std::uint8_t {
   kNone,        // touches no memory of the caller's, or none that could be managed
   kRetry,       // nothing was done, or what was done is told: bring the page in, call again
-  kDescriptor,  // kRetry or kLossy, by the kind of the descriptor in argument 0 (read, readv)
+  kDescriptor,  // kRetry or kLossy, by the kind of the descriptor in argument 0 (read, readv ...)
   kLossy,       // what it had taken (a datagram, a signal, an exit status) is gone
   kEffect,      // it has happened all the same: called again, it happens twice
   kHold,     // the kernel keeps the pages beyond the call, or takes them by itself (io_uring, AIO)

@@ -34,7 +34,8 @@ inline constexpr Entry kTransferCalls[] = {
     call(296, "pwritev", Class::kRetry, gather(1, 2)),
     none(306, "syncfs"),
     call(326, "copy_file_range", Class::kEffect, inout(1, 8), inout(3, 8)),
-    call(327, "preadv2", Class::kRetry, scatter(1, 2)),
+    // At offset -1 it is readv.
+    call(327, "preadv2", Class::kDescriptor, scatter(1, 2)),
     call(328, "pwritev2", Class::kRetry, gather(1, 2)),
 };
 

@@ -8,6 +8,7 @@
 
 #include "base/sys.h"
 #include "gate/call.h"
+#include "gate/known_data.h"
 #include "preload/mapping_policy.h"
 #include "preload/memory_locks.h"
 #include "preload/runtime.h"
@@ -127,6 +128,11 @@ bool discards(int advice) {
          advice == kGuardInstall;
 }
 
+// Static data may not be what it was.
+void forget_data(const void* address, std::size_t length) {
+  gate::known_data::forget(reinterpret_cast<std::uintptr_t>(address), length);
+}
+
 // Of the pool's; up to where a seal forbids it.
 long advise_pool(Pool& pool, Range range, int advice) {
   const std::size_t all = range.bytes();
@@ -220,6 +226,7 @@ long map_where_free(Pool& pool, const MapRequest& r, int fd, off_t offset) {
 
 long map_unlocked(void* address, std::size_t length, int prot, int flags, int fd, off_t offset) {
   const MapRequest r{address, length, prot, flags};
+  if ((flags & MAP_FIXED) != 0) forget_data(address, length);
   if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) == MAP_FIXED) {
     Pool* started = pool_if_started();
     if (started == nullptr) return kernel_mmap(address, length, prot, flags, fd, offset);
@@ -259,6 +266,7 @@ long map(void* address, std::size_t length, int prot, int flags, int fd, off_t o
 }
 
 long unmap(void* address, std::size_t length) {
+  forget_data(address, length);
   Pool* pool = pool_if_started();
   const Result<Range> range = range_of(address, length);
   if (pool == nullptr || !range || range->is_empty() || !overlaps_managed(*pool, *range))
@@ -274,6 +282,8 @@ long unmap(void* address, std::size_t length) {
 
 long remap(void* old_address, std::size_t old_length, std::size_t new_length, int flags,
            void* new_address) {
+  forget_data(old_address, old_length);
+  if ((flags & MREMAP_FIXED) != 0) forget_data(new_address, new_length);
   const auto kernel_mremap = [&] {
     return sys::call(SYS_mremap, sys::ptr(old_address), static_cast<long>(old_length),
                      static_cast<long>(new_length), flags, sys::ptr(new_address));
@@ -321,6 +331,7 @@ long remap(void* old_address, std::size_t old_length, std::size_t new_length, in
 }
 
 long protect(void* address, std::size_t length, int prot, int pkey) {
+  forget_data(address, length);
   const auto kernel_protect = [&](void* p, std::size_t bytes) {
     return pkey == -1
                ? sys::call(SYS_mprotect, sys::ptr(p), static_cast<long>(bytes), prot)
@@ -342,6 +353,7 @@ long protect(void* address, std::size_t length, int prot, int pkey) {
 }
 
 long advise(void* address, std::size_t length, int advice) {
+  if (discards(advice)) forget_data(address, length);
   Pool* pool = pool_if_started();
   const Result<Range> range = range_of(address, length);
   if (pool == nullptr || !range || !overlaps_managed(*pool, *range))

@@ -457,6 +457,90 @@ void thousands_wait(std::size_t count) {
   munmap(all, count * kMiB);
 }
 
+// ---- Streams that have more than pages are there for.
+
+using StreamRead = ssize_t (*)(int fd, iovec* vector, int count);
+
+void read_stream(char* pages, int from, int to, StreamRead read_all) {
+  constexpr std::size_t kPieces[] = {130000, 2000, 20000};
+  constexpr std::size_t kTotal = 152000;
+  constexpr std::size_t kWritten = 4000;
+  static std::vector<char> sent(kTotal);
+  for (std::size_t i = 0; i < kTotal; ++i) sent[i] = static_cast<char>(i * 7 + i / 256);
+  iovec vector[3];
+  for (int i = 0; i < 3; ++i) vector[i] = {pages + i * 160000, kPieces[i]};
+  for (std::size_t i = 0; i < kTotal; i += kWritten)
+    CHECK(write(to, &sent[i], kWritten) == static_cast<ssize_t>(kWritten));
+  EXPECT(read_all(from, vector, 3) == static_cast<ssize_t>(kTotal));
+  std::size_t done = 0;
+  for (int i = 0; i < 3; done += kPieces[i++])
+    EXPECT(std::memcmp(vector[i].iov_base, &sent[done], kPieces[i]) == 0);
+}
+
+void streams(int rounds) {
+  constexpr StreamRead kReads[] = {
+      [](int fd, iovec* v, int n) { return readv(fd, v, n); },
+      [](int fd, iovec* v, int n) { return preadv2(fd, v, n, -1, 0); },
+  };
+  int pipes[2];
+  int sockets[2];
+  CHECK(pipe(pipes) == 0 && fcntl(pipes[1], F_SETPIPE_SZ, 1 << 20) > 0);
+  CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) == 0);
+  const int room = 400000;
+  CHECK(setsockopt(sockets[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof room) == 0);
+  char* const pages = map(kMiB);
+  const Evictor evictor(pages, kMiB);
+  for (int i = 0; i < rounds; ++i) {
+    for (const StreamRead read_all : kReads) {
+      read_stream(pages, pipes[0], pipes[1], read_all);
+      read_stream(pages, sockets[0], sockets[1], read_all);
+    }
+    read_stream(pages, sockets[0], sockets[1], [](int fd, iovec* v, int n) {
+      msghdr m{};
+      m.msg_iov = v;
+      m.msg_iovlen = static_cast<std::size_t>(n);
+      return recvmsg(fd, &m, 0);
+    });
+  }
+}
+
+// ---- Structures in static data, which need not stay as it is.
+
+alignas(kPage) char static_data[4 * kPage];
+
+void static_structures() {
+  const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  char* const p = static_data + kPage;
+  auto* const vector = new (p) iovec[2]{{p + 512, 1}, {p + 600, 2}};
+  auto* const set = new (p + 128) sigset_t;
+  sigemptyset(set);
+  sigaddset(set, SIGUSR2);
+  const auto all_answer = [&](bool can_read, bool can_write) {
+    EXPECT(writev(null, vector, 2) == (can_read ? 3 : -1));
+    EXPECT(can_read || errno == EFAULT);
+    // Libc's own function would look at the set itself.
+    std::uint64_t here = 0;
+    EXPECT(syscall(SYS_rt_sigprocmask, SIG_BLOCK, set, &here, 8) == (can_read ? 0 : -1));
+    EXPECT(can_read || errno == EFAULT);
+    EXPECT(syscall(SYS_rt_sigprocmask, SIG_SETMASK, &here, set, 8) == (can_write ? 0 : -1));
+    EXPECT(can_write || errno == EFAULT);
+  };
+  all_answer(true, true);
+  EXPECT(sigismember(set, SIGUSR2) == 1);
+  CHECK(mprotect(p, kPage, PROT_READ) == 0);
+  all_answer(true, false);
+  CHECK(mprotect(p, kPage, PROT_NONE) == 0);
+  all_answer(false, false);
+  CHECK(mprotect(p, kPage, PROT_READ | PROT_WRITE) == 0);
+  all_answer(true, true);
+  CHECK(munmap(p, kPage) == 0);
+  all_answer(false, false);
+  // As libc does it, without its names.
+  CHECK(syscall(SYS_mmap, p, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+                -1, 0) == reinterpret_cast<long>(p));
+  close(null);
+}
+
 // ---- One call for much more than the budget.
 
 void large_transfers(std::size_t mib) {
@@ -628,6 +712,8 @@ int main(int argc, char** argv) {
   part("cancel", [] { cancelled(120); });
   part("robust", [] { locks_of_the_dead(4); });
   part("inherit", [] { inherited_locks_of_the_dead(4); });
+  part("streams", [] { streams(100); });
+  part("static", static_structures);
   part("bare", [] { bare_threads(20); });
   part("processes", [] { processes(15); });
   part("wait", [] { thousands_wait(2000); });
