@@ -1,10 +1,14 @@
 // Benchmark `gate`: what system calls cost under `buoy run` in signal delivery, where they pass a
 // gate, against the same calls natively; and what it costs to start a program there.
 //
+// Some calls are made past libc's functions, too: by its syscall(), whose number is not known ahead, so that it
+// always enters the gate ("frame"); and by code made at run time, which is dispatched (a signal each).
+//
 // Each call is made by libc, on memory of the stack, of the program's static data (both the kernel's)
 // and of a mapping (managed, and resident), in batches; the quickest batch counts, because what disturbs one only ever adds.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -12,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -142,6 +147,67 @@ const std::vector<Operation>& operations() {
   return all;
 }
 
+// As libc's syscall(): number and arguments; negative where it fails.
+using RawCall = long (*)(long number, ...);
+
+// Code that no loader has mapped.
+RawCall made_at_run_time() {
+  static constexpr unsigned char kCode[] = {
+      0x48, 0x89, 0xf8,              // mov %rdi, %rax
+      0x48, 0x89, 0xf7,              // mov %rsi, %rdi
+      0x48, 0x89, 0xd6,              // mov %rdx, %rsi
+      0x48, 0x89, 0xca,              // mov %rcx, %rdx
+      0x4d, 0x89, 0xc2,              // mov %r8, %r10
+      0x4d, 0x89, 0xc8,              // mov %r9, %r8
+      0x4c, 0x8b, 0x4c, 0x24, 0x08,  // mov 8(%rsp), %r9
+      0x0f, 0x05,                    // syscall
+      0xc3,                          // ret
+  };
+  void* const code =
+      mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  check(code != MAP_FAILED, "mmap");
+  std::memcpy(code, kCode, sizeof kCode);
+  check(mprotect(code, kPage, PROT_READ | PROT_EXEC) == 0, "mprotect");
+  return reinterpret_cast<RawCall>(code);
+}
+
+constexpr const char* kFrame = "frame";
+constexpr const char* kDispatched = "dispatched";
+
+std::vector<Operation> raw_operations(RawCall call) {
+  return {
+      {"getppid",
+       [call](Operands&, const Descriptors&) { (void)call(SYS_getppid, 0, 0, 0, 0, 0, 0); }},
+      {"read 1 B of a file",
+       [call](Operands& o, const Descriptors& d) {
+         check(call(SYS_pread64, d.file, o.small, 1, 0, 0, 0) == 1, "pread64");
+       }},
+      {"read 64 KiB of a file",
+       [call](Operands& o, const Descriptors& d) {
+         check(call(SYS_pread64, d.file, o.large, kLarge, 0, 0, 0) == kLarge, "pread64");
+       }},
+      {"writev to /dev/null",
+       [call](Operands& o, const Descriptors& d) {
+         o.vector[0] = {o.small, 1};
+         o.vector[1] = {o.small + 1, 1};
+         check(call(SYS_writev, d.null, o.vector, 2, 0, 0, 0) == 2, "writev");
+       }},
+      {"futex wake",
+       [call](Operands& o, const Descriptors&) {
+         check(call(SYS_futex, &o.number, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0) == 0, "futex");
+       }},
+      {"eventfd, epoll round trip",
+       [call](Operands& o, const Descriptors& d) {
+         o.number = 1;
+         check(call(SYS_write, d.event, &o.number, sizeof o.number, 0, 0, 0) == sizeof o.number,
+               "write");
+         check(call(SYS_epoll_wait, d.poll, &o.event, 1, -1, 0, 0) == 1, "epoll_wait");
+         check(call(SYS_read, d.event, &o.number, sizeof o.number, 0, 0, 0) == sizeof o.number,
+               "read");
+       }},
+  };
+}
+
 // Nanoseconds for each.
 double quickest_batch(const Operation& operation, Operands& operands, const Descriptors& d) {
   constexpr double kBatchNanoseconds = 500'000;
@@ -173,12 +239,13 @@ std::string quantity_of(const Operation& operation, std::string_view where) {
   return name;
 }
 
-void measure_with(Operands& operands, const char* where, Sample& sample) {
+void measure_with(Operands& operands, const char* where, Sample& sample,
+                  const std::vector<Operation>& measured = operations()) {
   std::memset(static_cast<void*>(&operands), 0, sizeof operands);
   sigemptyset(&operands.set);
   check(pthread_barrier_init(&operands.barrier, nullptr, 1) == 0, "pthread_barrier_init");
   const Descriptors descriptors;
-  for (const Operation& operation : operations())
+  for (const Operation& operation : measured)
     sample[quantity_of(operation, where)] = quickest_batch(operation, operands, descriptors);
 }
 
@@ -223,6 +290,18 @@ BUOY_BENCH_SIDE(gate_calls) {
       mmap(nullptr, kMappingBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   check(mapping != MAP_FAILED, "mmap");
   measure_with(*new (mapping) Operands, kManaged, sample);
+  answer(sample);
+}
+
+// Past libc's functions, on the stack, beside a thread that sleeps. What is dispatched comes last: from
+// then on it is paid for by each call that passes, too.
+BUOY_BENCH_SIDE(gate_ways) {
+  (void)arguments;
+  std::thread([] { pause(); }).detach();
+  Sample sample;
+  Operands on_stack;
+  measure_with(on_stack, kFrame, sample, raw_operations(&syscall));
+  measure_with(on_stack, kDispatched, sample, raw_operations(made_at_run_time()));
   answer(sample);
 }
 
@@ -277,6 +356,14 @@ BUOY_BENCH(gate,
     }
   }
   note_disturbance(report, calls);
+  const auto ways = run_interleaved({{"buoy", side(side_command("gate_ways", {}, run))},
+                                     {kPeer, side(side_command("gate_ways", {}))}});
+  for (const char* way : {kFrame, kDispatched})
+    for (const Operation& operation : raw_operations(nullptr))
+      if (const std::string name = case_of(operation, way); settings.wants(name))
+        report_pair(report, name, {"ns", Better::kLower}, ways[0], ways[1],
+                    quantity_of(operation, way));
+  note_disturbance(report, ways);
   if (!settings.wants("start-up")) return;
   const auto starts =
       run_interleaved({{"buoy", side(side_command("gate_start", {{"preload", "1"}}))},
