@@ -47,6 +47,42 @@ for part in robust inherit bare; do
   by_gate "gate_threads $part"
 done
 
+both 16M "$PROGRAMS/gate_mutexes"
+
+# A debugger that passes our signal on stops, steps and finds its way as without us.
+if ! command -v gdb >/dev/null; then
+  skip "no gdb"
+else
+  cat >"$WORK/steps" <<'X'
+handle SIGBUS nostop noprint pass
+break sum
+run
+backtrace 2
+next
+next
+next
+next
+print total
+print i
+finish
+print pages[(long)4096 * 11999]
+clear sum
+continue
+X
+  debugged() { timeout -k 5 100 "$@" gdb -nx -q -batch -x "$WORK/steps" "$PROGRAMS/debugged" 2>&1 </dev/null | grep -E '^(\$|sum|Value|#1|[0-9]|.*Inferior 1)' | sed 's/(process.*) //; s/ (.*) / /; s/0x[0-9a-f]* in //'; }
+  debugged >"$WORK/native.out"
+  debugged "$BUOY" run --budget 16M --faults signal >"$WORK/buoy.out"
+  [[ $(grep -c '^sum' "$WORK/native.out") == 2 ]] || fail "gdb natively: $(tail -n 3 "$WORK/native.out")"
+  cmp "$WORK/native.out" "$WORK/buoy.out" && echo "ok: gdb" || fail "gdb: $(diff "$WORK/native.out" "$WORK/buoy.out")"
+fi
+if ! command -v valgrind >/dev/null; then
+  skip "no valgrind"
+else
+  timeout 100 "$BUOY" run --budget 64M --unmanaged-exec allow -- valgrind -q "$PROGRAMS/debugged" >"$WORK/out" 2>"$WORK/err"
+  [[ $? == 2 && $(tail -n 1 "$WORK/err") == "buoy: valgrind cannot run a program in a budget; "* ]] ||
+    fail "valgrind: $(tail -n 2 "$WORK/err")"
+fi
+
 # Code that is made at run time, and a fork of its own, which only the gate sees.
 same_as_native 32M "$signal" "$PROGRAMS/gate_code"
 dispatched=$(stat_of "$WORK/stats" gate_dispatched)

@@ -36,6 +36,13 @@ constinit Settings the_settings{};
   for (;;) sys::call(SYS_exit_group, 2);
 }
 
+// Valgrind's own library stands in front of ours then. It knows neither userfaultfd nor some of our
+// instructions, and would end its program by SIGILL.
+bool is_in_valgrind() {
+  const char* const preloaded = initial_environment("LD_PRELOAD");
+  return preloaded != nullptr && std::strstr(preloaded, "/vgpreload_") != nullptr;
+}
+
 // With the gate, which signal delivery needs.
 Result<Pool*> make_pool_with_gate(gate::OutOfReach others) {
   PoolOptions options = the_settings.pool;
@@ -76,6 +83,12 @@ Result<Pool*> make_pool() {
 }
 
 void create_pool() {
+  if (is_in_valgrind()) {
+    sys::Line()
+        .text("valgrind cannot run a program in a budget; run it without `buoy run`")
+        .complain();
+    end_process();
+  }
   const char* what = nullptr;
   const Result<Settings> read = read_settings(&what);
   if (!read) {

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <thread>
 
@@ -66,16 +67,19 @@ inline void page_out(const void* p, std::size_t bytes) {
   (void)madvise(reinterpret_cast<void*>(first), end - first, MADV_PAGEOUT);
 }
 
-// As long as it lives, a thread of its own, which takes no signals, pages a range out without a pause.
+// As long as it lives, a thread of its own, which takes no signals, pages a range out again and again.
 class Evictor {
  public:
-  Evictor(char* at, std::size_t bytes) {
+  Evictor(char* at, std::size_t bytes, std::chrono::milliseconds pause = {}) {
     sigset_t all;
     sigset_t before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this, at, bytes] {
-      while (!stop_.load(std::memory_order_relaxed)) page_out(at, bytes);
+    thread_ = std::thread([this, at, bytes, pause] {
+      while (!stop_.load(std::memory_order_relaxed)) {
+        page_out(at, bytes);
+        if (pause.count() != 0) std::this_thread::sleep_for(pause);
+      }
     });
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
