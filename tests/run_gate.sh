@@ -42,7 +42,7 @@ both 64M "$PROGRAMS/gate_signals" 200
 for part in cancel processes wait append openmp filter large streams static; do
   both 48M "$PROGRAMS/gate_threads" "$part" 160
 done
-for part in robust inherit bare; do
+for part in robust inherit bare buffers; do
   same_as_native 48M "$signal" "$PROGRAMS/gate_threads" "$part"
   by_gate "gate_threads $part"
 done

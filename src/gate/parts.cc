@@ -241,6 +241,8 @@ bool write_program(Memory& memory, Bytes to, const void* from) {
   const bool is_managed = memory.is_managed(to);
   if (is_managed && !memory.is_permitted(to, PinFor::kWriting)) return false;
   if (!is_managed && !is_within_reach(to)) return sys::write_own(to.pointer(), from, to.length);
+  // These pages and no more: a store into memory that was never touched brings in what lies around it.
+  if (is_managed) (void)memory.bring_in(to, PinFor::kWriting);
   std::memcpy(to.pointer(), from, to.length);
   return true;
 }

@@ -236,7 +236,8 @@ void on_sigbus(int, siginfo_t* info, void* raw_context) {
   const bool is_fault = info->si_code > 0 && info->si_code != BUS_MCEERR_AO;
   Verdict verdict = Verdict::kForeign;
   if (is_fault || is_from_ourselves(*info)) {
-    touchers_stack = static_cast<std::uintptr_t>(context->uc_mcontext.gregs[REG_RSP]);
+    if (handler_mover.move == nullptr)
+      touchers_stack = static_cast<std::uintptr_t>(context->uc_mcontext.gregs[REG_RSP]);
     verdict = ask_receivers(fault_of(*info, *context));
     touchers_stack = 0;
   }

@@ -69,7 +69,8 @@ void correct_segv(siginfo_t* info);
 // In a fork child, which has one thread: what others were doing here is not going on any more.
 void forget_other_threads();
 
-// Within a receiver's answer to a fault: where the stack of who faulted ends. 0: not in one.
+// Within a receiver's answer to a fault: where the stack of who faulted ends, on which the kernel may put
+// the frame of the next signal. 0: not in one, or there is a HandlerMover, so that none arrives there.
 [[nodiscard]] std::uintptr_t stack_of_toucher();
 
 // sigaction(SIGBUS) for the program: null arguments as there. Without a receiver it passes the

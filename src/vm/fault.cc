@@ -84,9 +84,9 @@ Step step_of(const Brought& brought, unsigned i) {
 
 }  // namespace
 
-// A stack in managed memory (of a coroutine): the kernel puts signals' frames there, and ends the
-// program where a page for them is missing. So what lies below is brought in with a page that is
-// missing.
+// For users of the library. A stack in managed memory (of a coroutine): the kernel puts signals' frames
+// there, and ends the program where a page for them is missing. So what lies below is brought in with a
+// page that is missing. (Under the gate, signals arrive on stacks that are not managed.)
 void Vm::make_room_for_signals(std::uintptr_t stack) {
   constexpr PageCount kRoom(8);
   if (stack == 0 || !holds(Vpn::of_address(stack))) return;

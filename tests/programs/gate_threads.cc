@@ -541,6 +541,52 @@ void static_structures() {
   close(null);
 }
 
+// ---- Large buffers, in which little arrives.
+
+using Receive = ssize_t (*)(int fd, iovec* all);
+
+void receive_into_large(int from, int to, Receive receive) {
+  constexpr std::size_t kMostPages = 4;
+  char message[100];
+  std::memset(message, 5, sizeof message);
+  char* const buffer = map(kMiB);
+  (void)madvise(buffer, kMiB, MADV_NOHUGEPAGE);
+  CHECK(write(to, message, sizeof message) == sizeof message);
+  iovec all{buffer, kMiB};
+  EXPECT(receive(from, &all) == sizeof message);
+  EXPECT(resident_pages(buffer, kMiB) <= kMostPages);
+  EXPECT(std::memcmp(buffer, message, sizeof message) == 0);
+  CHECK(munmap(buffer, kMiB) == 0);
+}
+
+void large_buffers() {
+  const Receive with_read = [](int fd, iovec* all) {
+    return read(fd, all->iov_base, all->iov_len);
+  };
+  const Receive with_readv = [](int fd, iovec* all) { return readv(fd, all, 1); };
+  const Receive with_recv = [](int fd, iovec* all) {
+    return recv(fd, all->iov_base, all->iov_len, 0);
+  };
+  const Receive with_recvmsg = [](int fd, iovec* all) {
+    msghdr m{};
+    m.msg_iov = all;
+    m.msg_iovlen = 1;
+    return recvmsg(fd, &m, 0);
+  };
+  for (const int type : {SOCK_DGRAM, SOCK_STREAM, SOCK_SEQPACKET}) {
+    int sockets[2];
+    CHECK(socketpair(AF_UNIX, type, 0, sockets) == 0);
+    for (const Receive receive : {with_read, with_readv, with_recv, with_recvmsg})
+      receive_into_large(sockets[0], sockets[1], receive);
+    close(sockets[0]);
+    close(sockets[1]);
+  }
+  int pipes[2];
+  CHECK(pipe(pipes) == 0);
+  for (const Receive receive : {with_read, with_readv})
+    receive_into_large(pipes[0], pipes[1], receive);
+}
+
 // ---- One call for much more than the budget.
 
 void large_transfers(std::size_t mib) {
@@ -712,6 +758,7 @@ int main(int argc, char** argv) {
   part("cancel", [] { cancelled(120); });
   part("robust", [] { locks_of_the_dead(4); });
   part("inherit", [] { inherited_locks_of_the_dead(4); });
+  if (only == "buffers") large_buffers();  // a handler thread brings in more
   part("streams", [] { streams(100); });
   part("static", static_structures);
   part("bare", [] { bare_threads(20); });
