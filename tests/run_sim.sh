@@ -74,33 +74,23 @@ replay() {
     fail "$1 in a process: $(cat "$WORK/err")"
   real=$(stat_of "$WORK/stats" pgmajfault)
 }
-# simulate PATTERN BUDGET TAKE_NS: the engine's major faults of $WORK/trace in $simulated.
-simulate() {
+# agrees PATTERN BUDGET PER_MILLE [ACCESSES]: the engine's major faults of the same trace are as many.
+agrees() {
+  replay "$1" "$2" "${4:-60000}"
   timeout 100 "$SIM" --trace "$WORK/trace" --policy engine --budget "$2" --backing-file none \
-    --take-ns "$3" --json "$WORK/json" >"$WORK/out" 2>"$WORK/err" || fail "$1: $(cat "$WORK/err")"
+    --json "$WORK/json" >"$WORK/out" 2>"$WORK/err" || fail "$1: $(cat "$WORK/err")"
+  local simulated off
   simulated=$(field major_faults_of_whole_trace "$WORK/json")
-}
-
-# Where what the engine does hangs on the accesses alone.
-for pattern in random scan; do
-  replay $pattern 20M
-  simulate $pattern 20M 3000
   off=$(((real - simulated) * 1000 / simulated))
-  echo "$pattern: $simulated major faults simulated, $real in a process: $off per mille"
-  ((simulated > 500 && off >= -30 && off <= 30)) || fail "$pattern: $off per mille apart"
-done
-# Where it also hangs on what taking pages away costs, which a process measures all the time: between
-# what the simulator says of small costs and of large ones.
-for pattern in loop zipf; do
-  replay $pattern 20M 100000
-  simulate $pattern 20M 1000
-  cheap=$simulated
-  simulate $pattern 20M 100000
-  ((cheap <= simulated)) && low=$cheap high=$simulated || low=$simulated high=$cheap
-  echo "$pattern: $low to $high major faults simulated, $real in a process"
-  ((low > 500 && real >= low * 97 / 100 && real <= high * 103 / 100)) ||
-    fail "$pattern: $real major faults in a process, $low to $high simulated"
-done
+  echo "$1: $simulated major faults simulated, $real in a process: $off per mille"
+  ((simulated > 500 && off >= -$3 && off <= $3)) || fail "$1: $off per mille apart"
+}
+agrees random 20M 30
+agrees scan 20M 30
+agrees loop 20M 30 100000
+agrees zipf 20M 30 100000
+# How far ahead reclaim is when a scan comes depends on when its thread has a CPU.
+agrees scan+zipf 20M 80 100000
 
 # ---- A process is recorded --------------------------------------------------------------------------
 

@@ -187,7 +187,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
 
   std::atomic<Pins> pins_{Pins::kUnknown};
   Modes modes_;         // what our descriptor serves
-  CallCost take_run_;   // a call of take
+  CallCost take_run_;   // a call of take, page by page
   CallCost move_back_;  // a MOVE into the address, of a short run
   CallCost copy_page_;  // a page installed by COPY
 };

@@ -127,10 +127,8 @@ Progress UffdMmu::take_block(const Reservation& r, Vpn block_start, PageCount po
   const bool may_be_huge =
       r.backing == Backing::kHugeWherePossible && populated.value() == kPagesPerBlock;
   if (!may_be_huge) {
-    const std::uint64_t start = read_tsc();
     if (try_take_by_remap(r, block)) {
       count(Event::mmu_take_calls);
-      take_run_.sample_since(start);
       return {block.count, Outcome::kDone};
     }
   }

@@ -17,6 +17,9 @@ constexpr int kKeepLimit = 4096;
 constexpr std::uint64_t kStandbyShare = 32;
 // A take above this (ns) pays a shootdown of another CPU.
 constexpr unsigned kDearTake = 5000;
+// What one is believed to cost at most: a shootdown on an idle machine. What takes longer waited for a
+// CPU that is busy, and says nothing about which pages are wanted: it must not decide which ones leave.
+constexpr unsigned kDearestTake = 8000;
 // How many leaves may be passed over in search of a denser one.
 constexpr std::size_t kMostPassedOver = 32;
 // Ticks until a page ripens that is not there.
@@ -106,10 +109,13 @@ PageCount Reclaimer::standby_target() const {
   return PageCount(std::max<std::uint64_t>(context_.budget.limit().value() / kStandbyShare, 64));
 }
 
+std::uint32_t Reclaimer::take_ns() const {
+  return std::min(context_.mmu->costs().take_run_ns, kDearestTake);
+}
+
 unsigned Reclaimer::squeeze_batch() const {
   // One shootdown a batch: the dearer it is, the longer the batch.
-  const unsigned flush = context_.mmu->costs().take_run_ns;
-  return flush > 8000 ? 32 : 16;
+  return take_ns() > kDearTake ? 32 : 16;
 }
 
 PageCount Reclaimer::squeeze_standby(PageCount goal) {
@@ -208,7 +214,7 @@ PageCount Reclaimer::age_out(PageCount goal, Ripe which) {
     }
   };
   // Where each run of pages costs a shootdown, places that are dense with old pages come first.
-  if (context_.pins == mmu::Pins::kUnknown && context_.mmu->costs().take_run_ns > kDearTake) {
+  if (context_.pins == mmu::Pins::kUnknown && take_ns() > kDearTake) {
     pass(std::min(leaves, kMostPassedOver), 8);
     pass(std::min(leaves, kMostPassedOver), 3);
   }
@@ -223,7 +229,7 @@ bool Reclaimer::is_dearer_to_step_around(unsigned runs, unsigned young, unsigned
   constexpr std::uint64_t kTouchNs = 5000;
   constexpr std::uint64_t kOneInSo = 4;  // of those that were never wanted again
   const std::uint64_t touches = (young - raised) / kOneInSo + raised;
-  return std::uint64_t{runs} * context_.mmu->costs().take_run_ns > touches * kTouchNs;
+  return std::uint64_t{runs} * take_ns() > touches * kTouchNs;
 }
 
 // Takes the pages that are ripe in `within` ticks.

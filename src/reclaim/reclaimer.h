@@ -135,8 +135,9 @@ class Reclaimer {
   // more of it would not pay), and charge_return() hands half of it out.
   [[nodiscard]] bool are_last(ReclaimKind kind) const;
   [[nodiscard]] PageCount most_returned() const;
-  // Leaves it alone if its old pages lie in runs shorter than `least_run` on average.
+  [[nodiscard]] std::uint32_t take_ns() const;
   [[nodiscard]] bool is_dearer_to_step_around(unsigned runs, unsigned young, unsigned raised) const;
+  // Leaves it alone if its old pages lie in runs shorter than `least_run` on average.
   PageCount age_leaf(Leaf& leaf, int within, unsigned least_run);
   [[nodiscard]] bool is_old_enough(Pte p, unsigned min_age) const;
   // Compresses up to `most` standby pages of the leaf and frees their frames (droppable ones: drops
