@@ -33,6 +33,12 @@ refused 2 "none of" run --budget 64M --on-exhausted panic true
 refused 2 "empty" run --budget 64M --stats= true
 refused 2 "No such file" run --budget 64M --backing-file "$WORK/none/file" true
 refused 2 "exists" run --budget 64M --backing-file "$WORK" true
+refused 2 "not a size" run --budget 64M --backing-file-size lots true
+refused 2 "below" run --budget 64M --backing-file-size 0 true
+refused 2 "below" run --budget 64M --backing-file-size 1023K true
+refused 2 "no file" run --budget 64M --backing-file none --backing-file-size 64M true
+refused 2 "not a size" run --budget 64M --compressed-size -1 true
+refused 2 "below" run --budget 64M --compressed-size 4K true
 echo precious >"$WORK/precious"
 refused 2 "exists" run --budget 64M --backing-file "$WORK/precious" true
 [[ $(cat "$WORK/precious") == precious ]] || fail "a file that was there is gone"

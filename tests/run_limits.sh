@@ -5,6 +5,26 @@
 # ctest: timeout=300 serial
 source "$(dirname "$0")/run_common.bash"
 
+# ---- One bound for the backing files of a tree ------------------------------------------------------
+timeout 120 "$BUOY" run --budget 16M --backing-file-size 24M --stats "$WORK/stats" \
+  "$PROGRAMS/disk_tree" 24 >"$WORK/out" 2>"$WORK/err"
+status=$?
+[[ $status == 0 ]] || fail "disk_tree: status $status: $(tail -n 3 "$WORK/err")"
+[[ $(cat "$WORK/out") == "within the bound: yes" ]] || fail "disk_tree: $(cat "$WORK/out")"
+grep -q "^buoy: swap: the backing files of this run have reached their bound of 24576 KiB.*--backing-file-size" \
+  "$WORK/err" || fail "disk_tree: nobody was told of the bound: $(cat "$WORK/err")"
+grep -q "^buoy: SIGBUS at" "$WORK/err" || fail "disk_tree: nobody was told why it ended"
+[[ $(stat_of "$WORK/stats" backing_files_limit_bytes) == $((24 << 20)) ]] || fail "the bound is not in the statistics"
+rm -f "$WORK"/stats*
+
+# A cap on compressed memory: what does not fit there goes to the file.
+timeout 100 "$BUOY" run --budget 32M --compressed-size 2M --stats "$WORK/stats" \
+  "$PROGRAMS/stamp_pages" 64 1 20000 >"$WORK/out" 2>"$WORK/err" || fail "--compressed-size: $(tail -n 2 "$WORK/err")"
+[[ $(stat_of "$WORK/stats" compressed_bytes) -le $((2 << 20)) ]] ||
+  fail "compressed pages held $(stat_of "$WORK/stats" compressed_bytes) bytes"
+[[ $(stat_of "$WORK/stats" pswpout) -gt 4096 ]] || fail "--compressed-size: little was swapped out"
+rm -f "$WORK"/stats*
+
 # ---- A cgroup of budget + 64 MiB, without swap ------------------------------------------------------
 group=""
 # Makes a memory cgroup of $1 MiB without swap, v1 or v2, into `group`; says why not.

@@ -24,6 +24,8 @@ using MapFlags = RegionFlags;
 struct PoolOptions {
   ByteSize budget = 0;
   const char* backing_file = nullptr;
+  swap::DiskLedger* disk_ledger = nullptr;  // see swap::SwapOptions; outlives the pool
+  ByteSize most_compressed = 0;
   swap::CompressorKind compressor = swap::CompressorKind::kLz4;
   Faults faults = Faults::kAuto;
   OnExhausted on_exhausted = OnExhausted::kSigbus;
@@ -127,7 +129,7 @@ class Pool {
   // The names of stat(), from 0 on; null past the last.
   [[nodiscard]] static const char* stat_name(std::size_t index);
   // How many there are, gauges first. The order is fixed within a build.
-  static constexpr std::size_t kGaugeCount = 23;
+  static constexpr std::size_t kGaugeCount = 26;
   [[nodiscard]] static constexpr std::size_t stat_count() { return kGaugeCount + kEventCount; }
   // An event counter, which only grows, rather than a gauge?
   [[nodiscard]] static constexpr bool is_counter(std::size_t i) { return i >= kGaugeCount; }

@@ -19,6 +19,9 @@ constexpr std::string_view kGauges[] = {
     "compressed_bytes",
     "compressed_original_bytes",
     "backing_file_bytes",
+    "backing_file_disk_bytes",
+    "backing_files_disk_bytes",
+    "backing_files_limit_bytes",
     "metadata_bytes",
     "pagetable_bytes",
     "pinned_bytes",
@@ -72,6 +75,10 @@ bool Pool::stat(std::string_view name, std::uint64_t* value) const {
     const auto held = context_.held_pages.load(std::memory_order_relaxed);
     return *value = static_cast<std::uint64_t>(held < 0 ? 0 : held) * kPageSize, true;
   }
+  if (name == "backing_file_disk_bytes")
+    return *value = swap_->backing_file_allocated_bytes(), true;
+  if (name == "backing_files_disk_bytes") return *value = swap_->backing_file_tree_bytes(), true;
+  if (name == "backing_files_limit_bytes") return *value = swap_->backing_file_bound(), true;
   for (std::size_t e = 0; e < kEventCount; ++e)
     if (name == event_name(static_cast<Event>(e)))
       return *value = context_.counters.read(static_cast<Event>(e)), true;

@@ -22,9 +22,13 @@ bool is_in_memory(int fd) {
   return fstatfs(fd, &s) == 0 && (s.f_type == TMPFS_MAGIC || s.f_type == RAMFS_MAGIC);
 }
 
-Outcome<std::string> check_auto() {
+std::string folder_of_auto() {
   const char* variable = std::getenv("TMPDIR");
-  const std::string folder = variable != nullptr && *variable != '\0' ? variable : "/tmp";
+  return variable != nullptr && *variable != '\0' ? variable : "/tmp";
+}
+
+Outcome<std::string> check_auto() {
+  const std::string folder = folder_of_auto();
   const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return unusable("auto", folder + ": " + std::strerror(errno));
   const bool in_memory = is_in_memory(fd);
@@ -56,6 +60,15 @@ Outcome<std::string> check_path(const std::string& value) {
 Outcome<std::string> check_backing_file(const std::string& value) {
   if (value == "none") return value;
   return value == "auto" ? check_auto() : check_path(value);
+}
+
+ByteSize default_backing_file_size(const std::string& checked) {
+  const std::string folder =
+      checked == "auto" ? folder_of_auto() : std::filesystem::path(checked).parent_path().string();
+  struct statfs s {};
+  // Where it is not said, the disk's end is the bound.
+  if (statfs(folder.c_str(), &s) != 0 || s.f_blocks == 0) return UINT64_MAX;
+  return ByteSize{s.f_bavail} * static_cast<ByteSize>(s.f_bsize) / 2;
 }
 
 }  // namespace buoy::cli

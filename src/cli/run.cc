@@ -27,6 +27,7 @@
 #include "control/block.h"
 #include "mmu/uffd_source.h"
 #include "preload/environment.h"
+#include "swap/disk_ledger.h"
 
 extern char** environ;
 
@@ -50,15 +51,22 @@ std::string device_for_children() {
   return outer != nullptr ? outer : "";
 }
 
+// What is found out before the program starts, and goes into its environment.
+struct Prepared {
+  std::string file;     // where compressed pages go: none, auto, a path
+  std::string ledger;   // of the files' bound; empty: there is none
+  std::string library;  // to preload
+  std::string block;    // that the run shares; empty: there is none
+};
+
 // The caller's environment with ours in it. Whatever an outer `buoy run` had set is replaced.
-std::vector<std::string> make_environment(const RunOptions& options, const std::string& file,
-                                          const std::string& library, const std::string& block) {
+std::vector<std::string> make_environment(const RunOptions& options, const Prepared& prepared) {
   std::vector<std::string> list;
-  std::string preload = library;
+  std::string preload = prepared.library;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     if (names(*entry, "LD_PRELOAD")) {
       const std::string others = *entry + std::string_view("LD_PRELOAD=").size();
-      if (others != library && !others.empty()) preload += ":" + others;
+      if (others != prepared.library && !others.empty()) preload += ":" + others;
     } else if (std::none_of(std::begin(env::kSetByRun), std::end(env::kSetByRun),
                             [&](const char* ours) { return names(*entry, ours); })) {
       list.emplace_back(*entry);
@@ -69,13 +77,15 @@ std::vector<std::string> make_environment(const RunOptions& options, const std::
   };
   set("LD_PRELOAD", preload);
   set(env::kBudget, std::to_string(options.budget));
-  set(env::kBackingFile, file);
+  set(env::kBackingFile, prepared.file);
+  if (!prepared.ledger.empty()) set(env::kDiskLedger, prepared.ledger);
+  if (options.compressed_size != 0) set(env::kCompressed, std::to_string(options.compressed_size));
   set(env::kCompressor, options.compressor);
   set(env::kFaults, word_of(options.faults));
   set(env::kOnExhausted, options.on_exhausted);
   set(env::kUnmanagedExec, options.unmanaged_exec);
   if (const std::string device = device_for_children(); !device.empty()) set(env::kDevice, device);
-  if (!block.empty()) set(env::kControl, block);
+  if (!prepared.block.empty()) set(env::kControl, prepared.block);
   if (!options.stats.empty())
     set(env::kStats,
         options.stats == "-" ? "-" : std::filesystem::absolute(options.stats).string());
@@ -118,6 +128,20 @@ Outcome<std::string> choose_backing_file(const std::string& asked_for) {
   say("warning: no backing file, so what does not fit compressed has no place; " +
       automatic.failure().line);
   return std::string("none");
+}
+
+// The bound that the files of the run share, as the word that tells of it. It stays with us as long as
+// we are there. Empty without a file.
+Outcome<std::string> make_disk_ledger(const RunOptions& options, const std::string& file) {
+  if (file == "none") return std::string();
+  char text[swap::DiskLedger::kTextBytes];
+  const ByteSize bound =
+      options.backing_file_size != 0 ? options.backing_file_size : default_backing_file_size(file);
+  const auto made = swap::DiskLedger::create(bound, text);
+  if (made) return std::string(text);
+  return Failure{kUsage, std::string("run: the bound of the backing files cannot be kept: ") +
+                             std::strerror(made.code()) +
+                             "; --backing-file none does without files"};
 }
 
 // What the processes of the run share with us, and who answers for it. Without either, the program
@@ -187,11 +211,14 @@ int run_command(const std::vector<std::string>& words) {
   if (!preloadable) return fail(preloadable.failure());
   if (const Outcome<bool> traced = prepare_trace(options->trace); !traced)
     return fail(traced.failure());
+  const Outcome<std::string> ledger = make_disk_ledger(*options, *file);
+  if (!ledger) return fail(ledger.failure());
   warn_if_larger_than_memory(options->budget);
   Control control;
   const Ending ending = supervise(
-      {*path, options->program, make_environment(*options, *file, *library, control.text()),
-       env::kFirstPid, [&] { return control.start(*options); }, [&] { control.admit(); }});
+      {*path, options->program,
+       make_environment(*options, {*file, *ledger, *library, control.text()}), env::kFirstPid,
+       [&] { return control.start(*options); }, [&] { control.admit(); }});
   if (ending.signal != 0 && !options->stats.empty())
     write_last_stats(options->stats, control.block(), ending);
   return ending.status;

@@ -24,9 +24,13 @@ struct Option {
   Setter set;
 };
 
+std::string not_a_size(const std::string& value) {
+  return quoted(value) + " is not a size: bytes, or with K, M or G, as 256M";
+}
+
 std::string set_budget(RunOptions& options, const std::string& value) {
   const auto bytes = parse_size(value);
-  if (!bytes) return quoted(value) + " is not a size: bytes, or with K, M or G, as 256M";
+  if (!bytes) return not_a_size(value);
   if (*bytes == 0)
     return "a budget of zero holds nothing; the smallest is " + format_size(Budget::kMinimum);
   if (*bytes < Budget::kMinimum)
@@ -34,6 +38,17 @@ std::string set_budget(RunOptions& options, const std::string& value) {
   if (*bytes > kLargestBudget)
     return quoted(value) + " is above the largest budget, " + format_size(kLargestBudget);
   options.budget = *bytes;
+  return {};
+}
+
+// A bound on where pages go: less than this is no use to anybody.
+std::string set_bound(ByteSize& into, const std::string& value, const char* without) {
+  constexpr ByteSize kSmallest = ByteSize{1} << 20;
+  const auto bytes = parse_size(value);
+  if (!bytes) return not_a_size(value);
+  if (*bytes < kSmallest)
+    return quoted(value) + " is below the smallest, " + format_size(kSmallest) + without;
+  into = *bytes;
   return {};
 }
 
@@ -67,11 +82,17 @@ std::string set_not_empty(std::string& into, const std::string& value) {
   return {};
 }
 
-const std::array<Option, 8>& options_table() {
-  static const std::array<Option, 8> table = {{
+const std::array<Option, 10>& options_table() {
+  static const std::array<Option, 10> table = {{
       {"--budget", set_budget},
       {"--backing-file",
        [](RunOptions& o, const std::string& v) { return set_not_empty(o.backing_file, v); }},
+      {"--backing-file-size",
+       [](RunOptions& o, const std::string& v) {
+         return set_bound(o.backing_file_size, v, "; for none, `--backing-file none`");
+       }},
+      {"--compressed-size",
+       [](RunOptions& o, const std::string& v) { return set_bound(o.compressed_size, v, ""); }},
       {"--compressor",
        [](RunOptions& o, const std::string& v) {
          return choose(o.compressor, v, {"lz4", "zstd", "none"});
@@ -124,6 +145,8 @@ Outcome<RunOptions> parse_run_options(const std::vector<std::string>& words) {
       return wrong("run: " + name + ": " + why);
   }
   options.program.assign(word, words.end());
+  if (options.backing_file == "none" && options.backing_file_size != 0)
+    return wrong("run: --backing-file-size: there is no file with --backing-file none");
   if (options.budget == 0)
     return wrong("run: --budget SIZE is missing, as in `buoy run --budget 256M PROGRAM`");
   if (options.program.empty()) return wrong("run: no program given; see `buoy run --help`");
@@ -155,6 +178,10 @@ and what does not fit compressed is written to a backing file. SIZE is bytes, or
                               where compressed pages go when memory is full: an unlinked file in
                               $TMPDIR (default, unless that is on tmpfs), nowhere, or PATH,
                               which must not exist yet
+  --backing-file-size SIZE    what the backing files of all processes may take together, 1M or more;
+                              default: half of what is free there at the start
+  --compressed-size SIZE      the most that compressed pages take of a process's budget, 1M or more;
+                              default: what they are worth
   --compressor lz4|zstd|none  default lz4
   --faults auto|signal|thread how faults reach Buoy. signal: in the thread that faults, with the
                               system calls of the program passing a gate; needs no rights. thread:

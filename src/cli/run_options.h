@@ -16,7 +16,9 @@ enum class FaultDelivery { kAuto, kThread, kSignal };
 
 struct RunOptions {
   ByteSize budget = 0;
-  std::string backing_file;  // none, auto, a path; empty: auto where that is possible
+  std::string backing_file;        // none, auto, a path; empty: auto where that is possible
+  ByteSize backing_file_size = 0;  // 0: not said
+  ByteSize compressed_size = 0;    // 0: no limit
   std::string compressor = "lz4";
   FaultDelivery faults = FaultDelivery::kAuto;
   std::string on_exhausted = "sigbus";

@@ -1,35 +1,14 @@
 #include "control/block.h"
 
-#include <fcntl.h>
-#include <linux/memfd.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include <cerrno>
 #include <climits>
 
-#include "base/descriptors.h"
-#include "base/digits.h"
 #include "base/sys.h"
 
 namespace buoy::control {
 namespace {
-
-constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-
-// The inode if the descriptor is a file of the block's size, else 0.
-std::uint64_t identity(int fd) {
-  struct stat st {};
-  if (sys::call(SYS_fstat, fd, sys::ptr(&st)) != 0 || !S_ISREG(st.st_mode)) return 0;
-  return st.st_size == static_cast<off_t>(sizeof(Block)) ? st.st_ino : 0;
-}
-
-Block* map(int fd) {
-  const long at = sys::call(SYS_mmap, 0, static_cast<long>(sizeof(Block)), PROT_READ | PROT_WRITE,
-                            MAP_SHARED, fd, 0);
-  return at < 0 ? nullptr : reinterpret_cast<Block*>(at);
-}
 
 std::uint64_t boottime_ns() {
   timespec now{};
@@ -43,45 +22,24 @@ bool is_gone(int pid) { return sys::call(SYS_kill, pid, 0) == -ESRCH; }
 }  // namespace
 
 Result<Block*> Block::create(std::uint64_t layout, char (&text)[kTextBytes], int* fd) {
-  const long made = sys::call(SYS_memfd_create, sys::ptr("buoy-run"), MFD_ALLOW_SEALING);
-  if (made < 0) return Error{static_cast<int>(-made)};
-  const int moved = descriptors::adopt(static_cast<int>(made), descriptors::OnExec::kKept);
-  long error = sys::call(SYS_ftruncate, moved, static_cast<long>(sizeof(Block)));
-  if (error == 0) error = sys::call(SYS_fcntl, moved, F_ADD_SEALS, kSeals);
-  Block* const block = error == 0 ? map(moved) : nullptr;
-  if (block == nullptr) {
-    descriptors::release(moved);
-    return Error{error == 0 ? ENOMEM : static_cast<int>(-error)};
-  }
+  const auto memory = InheritedMemory::create("buoy-run", sizeof(Block), text);
+  if (!memory) return memory.error();
+  auto* const block = reinterpret_cast<Block*>(memory->bytes);
   block->layout_ = layout;
-  *fd = moved;
-  sys::Line line;
-  line.number(static_cast<std::uint64_t>(moved)).text(":").number(identity(moved));
-  const auto word = line.view();
-  static_assert(kTextBytes > 2 * 20 + 1);
-  word.copy(text, kTextBytes - 1);
-  text[word.size()] = '\0';
+  *fd = memory->fd;
   return block;
 }
 
 Block* Block::accept(const char* text, std::uint64_t layout) {
-  const std::uint64_t fd = parse_digits(&text);
-  if (fd > INT_MAX || *text++ != ':') return nullptr;
-  const std::uint64_t inode = parse_digits(&text);
-  if (*text != '\0' || inode == 0 || identity(static_cast<int>(fd)) != inode) return nullptr;
-  Block* const block = map(static_cast<int>(fd));
-  if (block == nullptr) return nullptr;
-  if (block->layout_ != layout) {
-    unmap(block);
-    return nullptr;
-  }
-  descriptors::adopt_in_place(static_cast<int>(fd));
-  return block;
+  const auto memory = InheritedMemory::accept(text, sizeof(Block));
+  if (!memory) return nullptr;
+  auto* const block = reinterpret_cast<Block*>(memory->bytes);
+  if (block->layout_ == layout) return block;
+  unmap(block);
+  return nullptr;
 }
 
-void Block::unmap(Block* block) {
-  sys::call(SYS_munmap, sys::ptr(block), static_cast<long>(sizeof(Block)));
-}
+void Block::unmap(Block* block) { InheritedMemory::unmap(block, sizeof(Block)); }
 
 unsigned Block::take_place(int process) {
   const auto pid = static_cast<std::uint64_t>(process);

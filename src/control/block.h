@@ -7,9 +7,8 @@
 //     raises `request`, wakes the sleeper  ------> does what is asked, publishes its numbers,
 //   reads the numbers and the result       <------   sets `answered` to the same, wakes
 //
-// An anonymous file of a fixed size (sealed, so that nobody can shrink it under the others), which
-// is inherited through exec like /dev/userfaultfd is: by its number, told in the environment. A
-// process that has it mapped needs the number for its own children only.
+// Inherited through exec (base/inherited_memory.h). A process that has it mapped needs the descriptor
+// for its own children only.
 //
 //   [ header: layout, budget of the run | owners: one word a place | places ]
 //
@@ -24,6 +23,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "base/inherited_memory.h"
 #include "base/result.h"
 
 namespace buoy::control {
@@ -61,7 +61,7 @@ struct Place {
 class Block {
  public:
   // Room for the word that tells those who are executed where the block is.
-  static constexpr std::size_t kTextBytes = 48;
+  static constexpr std::size_t kTextBytes = InheritedMemory::kTextBytes;
 
   // The supervisor's: a new one, mapped, its descriptor inherited through exec. `layout`: what the
   // words mean; processes that mean something else do not take part. `*fd` is the descriptor.

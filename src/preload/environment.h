@@ -4,6 +4,8 @@
 //   LD_PRELOAD          libbuoy_preload.so first, whatever else was there after it
 //   BUOY_BUDGET         bytes, decimal
 //   BUOY_BACKING_FILE   none | auto | an absolute path, of a file that is made and unlinked at once
+//   BUOY_DISK_LEDGER    the bound that the backing files of a run share (swap/disk_ledger.h)
+//   BUOY_COMPRESSED     the most bytes of compressed memory, decimal   (absent: no such limit)
 //   BUOY_COMPRESSOR     lz4 | zstd | none
 //   BUOY_FAULTS         auto | signal | thread      (auto: signal, with the gate, where that can be)
 //   BUOY_ON_EXHAUSTED   sigbus | wait | enomem
@@ -21,6 +23,8 @@ namespace buoy::preload::environment {
 
 inline constexpr const char* kBudget = "BUOY_BUDGET";
 inline constexpr const char* kBackingFile = "BUOY_BACKING_FILE";
+inline constexpr const char* kDiskLedger = "BUOY_DISK_LEDGER";
+inline constexpr const char* kCompressed = "BUOY_COMPRESSED";
 inline constexpr const char* kCompressor = "BUOY_COMPRESSOR";
 inline constexpr const char* kFaults = "BUOY_FAULTS";
 inline constexpr const char* kOnExhausted = "BUOY_ON_EXHAUSTED";
@@ -34,8 +38,8 @@ inline constexpr const char* kMallocConf = "BUOY_MALLOC_CONF";
 inline constexpr const char* kFirstPid = "BUOY_FIRST_PID";
 
 // What a program is to find that a program in a budget executes.
-inline constexpr const char* kSetByRun[] = {kBudget,      kBackingFile,   kCompressor, kFaults,
-                                            kOnExhausted, kUnmanagedExec, kStats,      kTrace,
-                                            kDevice,      kControl,       kFirstPid};
+inline constexpr const char* kSetByRun[] = {
+    kBudget,        kBackingFile, kDiskLedger, kCompressed, kCompressor, kFaults,  kOnExhausted,
+    kUnmanagedExec, kStats,       kTrace,      kDevice,     kControl,    kFirstPid};
 
 }  // namespace buoy::preload::environment

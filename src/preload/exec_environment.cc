@@ -5,6 +5,7 @@
 
 #include <climits>
 #include <cstring>
+#include <iterator>
 
 #include "base/sys.h"
 #include "preload/environment.h"
@@ -15,7 +16,8 @@ namespace buoy::preload {
 namespace {
 
 constexpr const char* kPreload = "LD_PRELOAD";
-constexpr std::size_t kMostKept = 16;
+constexpr std::size_t kMostKept = 32;
+static_assert(std::size(environment::kSetByRun) <= kMostKept);
 
 // "NAME=VALUE" of every variable of ours that this process was started with; LD_PRELOAD is apart.
 constinit char kept_text[4 * PATH_MAX] = {};

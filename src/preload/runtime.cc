@@ -16,6 +16,7 @@
 #include "preload/route.h"
 #include "preload/stats_at_exit.h"
 #include "preload/trace_file.h"
+#include "swap/disk_ledger.h"
 
 namespace buoy::preload {
 
@@ -31,6 +32,7 @@ enum : std::uint32_t { kNone, kCreating, kReady };
 constinit std::atomic<std::uint32_t> state{kNone};
 constinit std::atomic<int> own_pid{0};
 constinit Settings the_settings{};
+constinit swap::DiskLedger disk_ledger;
 
 [[noreturn]] void end_process() {
   for (;;) sys::call(SYS_exit_group, 2);
@@ -82,6 +84,21 @@ Result<Pool*> make_pool() {
   return by_signal.code() == ENOEXEC ? make_pool_with_gate(gate::OutOfReach::kAllowed) : by_signal;
 }
 
+void accept_disk_ledger(PoolOptions& options) {
+  const char* const text = initial_environment(environment::kDiskLedger);
+  if (text == nullptr || options.backing_file == nullptr) return;
+  if (const auto ledger = swap::DiskLedger::accept(text); ledger) {
+    disk_ledger = *ledger;
+    options.disk_ledger = &disk_ledger;
+    return;
+  }
+  options.backing_file = nullptr;
+  sys::complain(
+      "the bound of the run's backing files is gone (a program closed its descriptor): this "
+      "process "
+      "goes without a file");
+}
+
 void create_pool() {
   if (is_in_valgrind()) {
     sys::Line()
@@ -104,6 +121,7 @@ void create_pool() {
   if (const char* device = initial_environment(environment::kDevice))
     (void)mmu::uffd_source::accept(device);  // closed since: then there may be other ways
   if (const ByteSize budget = find_run(); budget != 0) the_settings.pool.budget = budget;
+  accept_disk_ledger(the_settings.pool);
   the_settings.pool.heartbeat = &beat_in_run;
   const Result<Pool*> made = make_pool();
   if (!made) {

@@ -87,6 +87,12 @@ Result<Settings> read_settings(const char** what) {
     s.pool.backing_file = kept_backing_file;
   }
 
+  *what = environment::kCompressed;
+  if (const char* most = initial_environment(environment::kCompressed); most != nullptr) {
+    s.pool.most_compressed = parse_number(most);
+    if (s.pool.most_compressed == 0) return Error{EINVAL};
+  }
+
   *what = environment::kCompressor;
   const char* compressor = initial_environment(environment::kCompressor);
   if (compressor == nullptr || is(compressor, "lz4")) {

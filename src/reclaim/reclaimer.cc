@@ -277,7 +277,8 @@ PageCount Reclaimer::age_leaf(Leaf& leaf, int within, unsigned least_run) {
 // is left to compress: with a file below, the pool may have a part of the budget and no more.
 bool Reclaimer::pool_is_too_large() const {
   return context_.swap->has_file() &&
-         context_.swap->frames() > pool_share_.most(context_.budget.limit());
+         context_.swap->frames() >
+             std::min(pool_share_.most(context_.budget.limit()), context_.swap->most_frames());
 }
 
 // ---- Copies kept ------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ Status BackingFile::open(const char* where) {
   auto opened = is_auto ? open_unlinked(directory_) : open_named(where, &empty_at_end_);
   if (!opened) return opened.error();
   files_[0] = *opened;
+  claim_share();
   if (const Status s = clusters_.create(); !s) return s;
   if (const Status s = readers_.create(parts_.compressor, kReaders, kReadPages); !s) return s;
   const Guard guard(lock_);
@@ -61,6 +62,21 @@ Status BackingFile::open(const char* where) {
   if (const Status s = buffers_.create(work); !s) return s;
   if (work != 0 && !parts_.compressor.prepare(buffers_.work())) return Error{EINVAL};
   return {};
+}
+
+void BackingFile::claim_share() {
+  if (parts_.ledger == nullptr) return;
+  const auto share = parts_.ledger->claim();
+  if (share) {
+    files_[own_].share = *share;
+    return;
+  }
+  is_broken_.store(true, std::memory_order_relaxed);
+  complain_once(
+      said_broken_,
+      "the bound that the backing files of this run share cannot be kept, so nothing goes "
+      "to this process's (is /proc mounted?)",
+      share.code());
 }
 
 // As an absolute path: the program may change its working directory before a child needs it.
@@ -168,6 +184,18 @@ void BackingFile::complain_once(std::atomic<bool>& said, const char* what, int c
   line.complain();
 }
 
+void BackingFile::complain_of_no_room(int code) {
+  if (code != kAtBound)
+    return complain_once(said_full_, "the backing file cannot grow; what it holds stays usable",
+                         code);
+  if (said_full_.exchange(true, std::memory_order_relaxed)) return;
+  sys::Line()
+      .text("swap: the backing files of this run have reached their bound of ")
+      .number(bound() >> 10)
+      .text(" KiB together; what they hold stays usable (`--backing-file-size` sets the bound)")
+      .complain();
+}
+
 // ---------------------------------------------------------------- fork
 
 void BackingFile::before_fork() {
@@ -218,10 +246,19 @@ PageCount BackingFile::room() const {
   ByteSize more = own.is_open() ? disk_space_left(own) : disk_space_left(directory_);
   const ByteSize limit = most_file_bytes();
   more = std::min(more, limit - std::min(limit, clusters_.file_bytes()));
+  if (parts_.ledger != nullptr) more = std::min(more, parts_.ledger->left());
   // An eighth is lost to ends of clusters and to records that are gone but not yet collected.
   const ByteSize holds = (clusters_.allocated_bytes() + more) / 8 * 7;
   const ByteSize lives = live_bytes();
   return PageCount((holds - std::min(holds, lives)) / record_bytes(kPageSize));
+}
+
+ByteSize BackingFile::tree_bytes() const {
+  return parts_.ledger != nullptr ? parts_.ledger->booked() : allocated_bytes();
+}
+
+ByteSize BackingFile::bound() const {
+  return parts_.ledger != nullptr ? parts_.ledger->bound() : 0;
 }
 
 void BackingFile::trim() {

@@ -35,6 +35,7 @@
 #include "base/units.h"
 #include "swap/batch.h"
 #include "swap/cluster_map.h"
+#include "swap/disk_ledger.h"
 #include "swap/file_io.h"
 #include "swap/page_codec.h"
 #include "swap/record.h"
@@ -55,6 +56,7 @@ class BackingFile {
     const PageCodec& codec;
     const Compressor& compressor;
     Counters& counters;
+    DiskLedger* ledger;  // null: the files have no bound
   };
 
   // `where`: "auto" or a path. EOPNOTSUPP: the file would live in memory; else see open_named.
@@ -88,6 +90,9 @@ class BackingFile {
   [[nodiscard]] ByteSize live_bytes() const { return live_bytes_.load(std::memory_order_relaxed); }
   // Disk space held by the file of this process. Lock-free.
   [[nodiscard]] ByteSize allocated_bytes() const { return clusters_.allocated_bytes(); }
+  // Of this process's file and all that share its bound, as booked; the bound, or 0 if there is none.
+  [[nodiscard]] ByteSize tree_bytes() const;
+  [[nodiscard]] ByteSize bound() const;
   // How many pages it can still take, none of which compress, as far as one can tell now: others
   // write to the same disk. Lock-free.
   [[nodiscard]] PageCount room() const;
@@ -113,6 +118,8 @@ class BackingFile {
   ~BackingFile() = default;
   [[nodiscard]] Status open(const char* where);
   [[nodiscard]] Status remember_directory(std::string_view directory);
+  // For the file that this process writes. Without one, nothing is written.
+  void claim_share();
 
   // Records of one cluster, by offset, that one buffer holds. False: the file cannot be read there.
   [[nodiscard]] bool load_together(const Reading* readings, unsigned n);
@@ -146,6 +153,7 @@ class BackingFile {
 
   void count_in(std::uint32_t record);
   void complain_once(std::atomic<bool>& said, const char* what, int code);
+  void complain_of_no_room(int code);
 
   const Parts parts_;
   ClusterMap clusters_;

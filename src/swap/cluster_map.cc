@@ -113,7 +113,7 @@ void ClusterMap::release_ready(const OpenFile& file, std::uint8_t file_index, st
   for (std::uint32_t i = span_; i-- > 0 && ready_ > keep;) {
     Cluster& c = at(i);
     if (c.file != file_index || c.state != ClusterState::kReady) continue;
-    give_back_space(file, offset_of(i), kClusterBytes);
+    if (!give_back_space(file, offset_of(i), kClusterBytes)) return;
     c.state = ClusterState::kHole;
     --ready_;
     held_.fetch_sub(1, std::memory_order_relaxed);

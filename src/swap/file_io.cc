@@ -51,7 +51,7 @@ Result<OpenFile> identified(int fd) {
   struct stat st {};
   const long rc = sys::call(SYS_fstat, fd, sys::ptr(&st));
   if (rc != 0) return error_of(rc);
-  return OpenFile{fd, st.st_dev, st.st_ino};
+  return OpenFile{fd, st.st_dev, st.st_ino, {}};
 }
 
 Result<OpenFile> accepted_or_closed(int fd) {
@@ -154,6 +154,7 @@ void close_file(OpenFile& file, bool empty_it) {
   if (empty_it && file.is_intact()) sys::call(SYS_ftruncate, file.fd, 0);
   descriptors::release(file.fd);
   file.fd = -1;
+  file.share.close();
 }
 
 ByteSize most_file_bytes() {
@@ -178,9 +179,13 @@ ByteSize disk_space_left(const char* directory) {
   return available(sys::call(SYS_statfs, sys::ptr(directory), sys::ptr(&fs)), fs);
 }
 
-Status allocate_space(const OpenFile& file, std::uint64_t offset, std::uint64_t bytes) {
-  // Beyond this limit the kernel would send SIGXFSZ, whose default is death.
-  if (offset + bytes > most_file_bytes()) return Error{EFBIG};
+namespace {
+bool punch_hole(const OpenFile& file, std::uint64_t offset, std::uint64_t bytes) {
+  return retry(SYS_fallocate, file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+               static_cast<long>(offset), static_cast<long>(bytes)) == 0;
+}
+
+Status allocate_on_disk(const OpenFile& file, std::uint64_t offset, std::uint64_t bytes) {
   const long rc =
       retry(SYS_fallocate, file.fd, 0, static_cast<long>(offset), static_cast<long>(bytes));
   if (rc == 0) return {};
@@ -191,10 +196,25 @@ Status allocate_space(const OpenFile& file, std::uint64_t offset, std::uint64_t 
     if (const Status s = write_all(file, kZeros, kPageSize, offset + at); !s) return s;
   return {};
 }
+}  // namespace
 
-void give_back_space(const OpenFile& file, std::uint64_t offset, std::uint64_t bytes) {
-  (void)retry(SYS_fallocate, file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-              static_cast<long>(offset), static_cast<long>(bytes));
+Status allocate_space(const OpenFile& file, std::uint64_t offset, std::uint64_t bytes) {
+  // Beyond this limit the kernel would send SIGXFSZ, whose default is death.
+  if (offset + bytes > most_file_bytes()) return Error{EFBIG};
+  const bool is_bounded = file.share.is_open();
+  if (is_bounded && !file.share.book(booked_bytes(bytes))) return Error{kAtBound};
+  const Status s = allocate_on_disk(file, offset, bytes);
+  if (s) return s;
+  // A part of it may be there.
+  (void)punch_hole(file, offset, bytes);
+  if (is_bounded) file.share.unbook(booked_bytes(bytes));
+  return s;
+}
+
+bool give_back_space(const OpenFile& file, std::uint64_t offset, std::uint64_t bytes) {
+  if (!punch_hole(file, offset, bytes)) return false;
+  if (file.share.is_open()) file.share.unbook(booked_bytes(bytes));
+  return true;
 }
 
 Status write_all(const OpenFile& file, const std::byte* data, std::size_t bytes,

@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "base/units.h"
+#include "swap/disk_ledger.h"
 
 namespace buoy::swap {
 
@@ -19,6 +20,7 @@ struct OpenFile {
   int fd = -1;
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
+  DiskShare share{};  // open: what is allocated is booked there first
 
   [[nodiscard]] bool is_open() const { return fd >= 0; }
   // Is the descriptor still this file?
@@ -37,14 +39,20 @@ struct OpenFile {
 void close_file(OpenFile& file, bool empty_it);
 
 // Disk space for [offset, offset + bytes), found now and not when it is written. ENOSPC, EFBIG,
-// EDQUOT: there is none. Never raises SIGXFSZ.
+// EDQUOT: there is none; kAtBound: not for us. Never raises SIGXFSZ.
 [[nodiscard]] Status allocate_space(const OpenFile& file, std::uint64_t offset,
                                     std::uint64_t bytes);
 // What the file system has left for us, and how long a file may become (RLIMIT_FSIZE). 0: it does not say.
 [[nodiscard]] ByteSize disk_space_left(const OpenFile& file);
 [[nodiscard]] ByteSize disk_space_left(const char* directory);
 [[nodiscard]] ByteSize most_file_bytes();
-void give_back_space(const OpenFile& file, std::uint64_t offset, std::uint64_t bytes);
+// What is booked for so much: an extent's block in the file system's tree comes to each piece.
+[[nodiscard]] constexpr ByteSize booked_bytes(std::uint64_t bytes) {
+  constexpr ByteSize kPiece = ByteSize{256} << 10;
+  return bytes + (bytes + kPiece - 1) / kPiece * kPageSize;
+}
+// False: this file system keeps what a file has.
+[[nodiscard]] bool give_back_space(const OpenFile& file, std::uint64_t offset, std::uint64_t bytes);
 
 // All of it, or an errno (EIO when the file ends early). `data` and `offset` aligned to 4 KiB.
 [[nodiscard]] Status write_all(const OpenFile& file, const std::byte* data, std::size_t bytes,

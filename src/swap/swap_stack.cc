@@ -35,7 +35,7 @@ struct SwapStack::Tiers {
   Zram zram;
   BackingFile* file = nullptr;
 
-  [[nodiscard]] Status open_file(const char* where, const Compressor& compressor,
+  [[nodiscard]] Status open_file(const SwapOptions& options, const Compressor& compressor,
                                  Counters& counters);
   [[nodiscard]] bool make_room();
   [[nodiscard]] LoadOutcome load_compressed(const Zpool::Pinned& object, std::byte* out) {
@@ -44,10 +44,12 @@ struct SwapStack::Tiers {
 };
 
 // `auto` does without a file where it would live in memory or cannot be made; a path must work.
-Status SwapStack::Tiers::open_file(const char* where, const Compressor& compressor,
+Status SwapStack::Tiers::open_file(const SwapOptions& options, const Compressor& compressor,
                                    Counters& counters) {
+  const char* const where = options.backing_file;
   if (where == nullptr || std::string_view(where) == "none") return {};
-  auto opened = BackingFile::create(where, {pool, zram, codec, compressor, counters});
+  auto opened =
+      BackingFile::create(where, {pool, zram, codec, compressor, counters, options.disk_ledger});
   if (opened) {
     file = *opened;
     return {};
@@ -81,6 +83,11 @@ bool is_in_file(const Zpool::Pinned& object) {
   return object.is_foreign() && foreign::is_file(object.payload());
 }
 
+PageCount most_frames_of(const SwapOptions& options) {
+  return options.most_compressed == 0 ? Zpool::kAsTheArena
+                                      : PageCount::whole_in(options.most_compressed);
+}
+
 // Room that was made may be taken by other threads; past this the page goes to the file directly.
 constexpr unsigned kStoreAttempts = 8;
 }  // namespace
@@ -91,7 +98,7 @@ Result<SwapStack*> SwapStack::create(const SwapOptions& options, frames::Arena& 
                                      Counters& counters) {
   auto stack = frames::place<SwapStack>();
   if (!stack) return stack;
-  auto pool = Zpool::create(arena);
+  auto pool = Zpool::create(arena, most_frames_of(options));
   if (!pool) {
     destroy(*stack);
     return pool.error();
@@ -105,7 +112,7 @@ Result<SwapStack*> SwapStack::create(const SwapOptions& options, frames::Arena& 
   }
   (*stack)->tiers_ = *tiers;
   Status s = (*tiers)->areas.create(compressor, sys::online_cpus());
-  if (s) s = (*tiers)->open_file(options.backing_file, compressor, counters);
+  if (s) s = (*tiers)->open_file(options, compressor, counters);
   if (!s) {
     destroy(*stack);
     return s.error();
@@ -204,6 +211,8 @@ std::uint64_t SwapStack::same_filled_pages() const { return tiers_->zram.same_fi
 
 PageCount SwapStack::frames() const { return tiers_->pool.frames(); }
 
+PageCount SwapStack::most_frames() const { return tiers_->pool.most_frames(); }
+
 PageCount SwapStack::write_back(PageCount goal) {
   Tiers& t = *tiers_;
   if (t.file == nullptr) return {};
@@ -243,8 +252,16 @@ SwapStats SwapStack::stats() const {
   return s;
 }
 
-ByteSize SwapStack::backing_file_allocated_bytes() {
+ByteSize SwapStack::backing_file_allocated_bytes() const {
   return tiers_->file != nullptr ? tiers_->file->allocated_bytes() : 0;
+}
+
+ByteSize SwapStack::backing_file_tree_bytes() const {
+  return tiers_->file != nullptr ? tiers_->file->tree_bytes() : 0;
+}
+
+ByteSize SwapStack::backing_file_bound() const {
+  return tiers_->file != nullptr ? tiers_->file->bound() : 0;
 }
 
 void SwapStack::validate() {

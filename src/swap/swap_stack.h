@@ -27,6 +27,8 @@ class Arena;
 
 namespace buoy::swap {
 
+class DiskLedger;
+
 enum class StoreOutcome : std::uint8_t { kStored, kFull };
 enum class LoadOutcome : std::uint8_t { kLoaded, kCorrupt };
 
@@ -43,6 +45,10 @@ struct SwapOptions {
   CompressorKind compressor = CompressorKind::kLz4;
   // Null or "none": no file. "auto": an unlinked file in $TMPDIR. Otherwise a path.
   const char* backing_file = nullptr;
+  // The bound that the file shares with others; null: none. Outlives the stack.
+  DiskLedger* disk_ledger = nullptr;
+  // The most that compressed pages may take of memory; 0: no such limit.
+  ByteSize most_compressed = 0;
 };
 
 struct SwapStats {
@@ -92,12 +98,16 @@ class SwapStack {
   [[nodiscard]] PageCount file_room() const;
   // Pages that take no room, being one word over and over. Lock-free.
   [[nodiscard]] std::uint64_t same_filled_pages() const;
-  // Frames that compressed pages hold, without a lock.
+  // Frames that compressed pages hold, and the most that they may, without a lock.
   [[nodiscard]] PageCount frames() const;
+  [[nodiscard]] PageCount most_frames() const;
 
   [[nodiscard]] SwapStats stats() const;
   // Disk space that the file of this process holds, in use or kept for use.
-  [[nodiscard]] ByteSize backing_file_allocated_bytes();
+  [[nodiscard]] ByteSize backing_file_allocated_bytes() const;
+  // That of all files that share a bound with it; and the bound, 0 if there is none.
+  [[nodiscard]] ByteSize backing_file_tree_bytes() const;
+  [[nodiscard]] ByteSize backing_file_bound() const;
   // Whole-structure check of the accounting equations; aborts on a violation.
   void validate();
 

@@ -41,10 +41,12 @@ constexpr unsigned kShorter = 1;
 class Stack {
  public:
   explicit Stack(ByteSize limit, const char* file = "none",
-                 CompressorKind kind = CompressorKind::kLz4) {
+                 CompressorKind kind = CompressorKind::kLz4)
+      : Stack(limit, SwapOptions{kind, file}) {}
+  Stack(ByteSize limit, const SwapOptions& options) {
     budget_.set_limit(PageCount::covering(limit));
     arena_ = *frames::Arena::create(budget_, counters_, ByteSize{1} << 30);
-    auto stack = SwapStack::create({kind, file}, *arena_, counters_);
+    auto stack = SwapStack::create(options, *arena_, counters_);
     EXPECT_EQ(stack.code(), 0);
     if (stack) stack_ = *stack;
   }
@@ -187,6 +189,63 @@ TEST(SwapStackTest, IsFullWhenTheBudgetIsAndSaysSo) {
 }
 
 // ---------------------------------------------------------------- the file
+
+TEST(SwapStackTest, CompressedPagesTakeNoMoreThanTheyMay) {
+  SwapOptions options;
+  options.most_compressed = 1 << 20;
+  Stack stack(64 << 20, options);
+  std::vector<SwapEntry> entries;
+  for (SwapEntry entry;
+       stack->store(make_page(Fill::kHalf, static_cast<unsigned>(entries.size())).data(), &entry) ==
+       StoreOutcome::kStored;) {
+    entries.push_back(entry);
+    ASSERT_LE(stack->frames(), PageCount(256));
+  }
+  EXPECT_GT(entries.size(), 256U) << "they are compressed";
+  for (const SwapEntry e : entries) stack->free(e);
+  stack.validate();
+}
+
+TEST_F(WithFile, WhatMayNotBeCompressedGoesToTheFileAndTheFileKeepsItsBound) {
+  char text[DiskLedger::kTextBytes];
+  auto ledger = DiskLedger::create(4 << 20, text);
+  ASSERT_TRUE(ledger.ok());
+  SwapOptions options;
+  options.backing_file = "auto";
+  options.most_compressed = 1 << 20;
+  options.disk_ledger = &*ledger;
+  {
+    Stack stack(64 << 20, options);
+    const PageCount room = stack->file_room();
+    EXPECT_LT(room.bytes(), ByteSize{4} << 20);
+    std::vector<SwapEntry> entries;
+    for (SwapEntry entry;
+         stack->store(make_page(Fill::kRandom, static_cast<unsigned>(entries.size())).data(),
+                      &entry) == StoreOutcome::kStored;) {
+      entries.push_back(entry);
+      ASSERT_LE(stack->frames(), PageCount(256));
+      ASSERT_LE(stack->backing_file_tree_bytes(), ByteSize{4} << 20);
+      ASSERT_LT(entries.size(), 4096U) << "neither of the two has an end";
+    }
+    EXPECT_GT(entries.size(), 256U + 512U) << "the file was hardly used";
+    EXPECT_EQ(stack->backing_file_bound(), ByteSize{4} << 20);
+    for (unsigned i = 0; i < entries.size(); ++i)
+      expect_loads(*stack, entries[i], make_page(Fill::kRandom, i));
+    // What is free can be used again.
+    for (unsigned i = 0; i < 400; ++i) stack->free(entries[i]);
+    for (unsigned i = 0; i < 200; ++i)
+      EXPECT_EQ(stack->store(make_page(Fill::kRandom, i).data(), &entries[i]),
+                StoreOutcome::kStored);
+    stack.validate();
+    for (unsigned i = 0; i < entries.size(); ++i)
+      if (i < 200 || i >= 400) stack->free(entries[i]);
+  }
+  auto share = ledger->claim();
+  ASSERT_TRUE(share.ok());
+  EXPECT_TRUE(share->book(4 << 20)) << "the file is gone, and its share with it";
+  share->close();
+  ledger->close();
+}
 
 TEST_F(WithFile, WritesBackAndReadsEveryKindOfPage) {
   for (const CompressorKind kind :

@@ -42,6 +42,8 @@ bool BackingFile::may_write_locked() {
       return false;
     }
     files_[own_] = *opened;
+    claim_share();
+    if (is_broken_.load(std::memory_order_relaxed)) return false;
   }
   if (!files_[own_].is_intact()) {
     is_broken_.store(true, std::memory_order_relaxed);
@@ -79,9 +81,7 @@ bool BackingFile::open_cluster_locked(ClusterMap::Purpose purpose) {
     open_ = clusters_.take(files_[own_], own_, purpose, &why);
     if (open_ != ClusterMap::kNone) return true;
     if (collecting || collect_garbage_locked(kDesperateShare, 2) == 0) {
-      if (!collecting)
-        complain_once(said_full_, "the backing file cannot grow; what it holds stays usable",
-                      why.code());
+      if (!collecting) complain_of_no_room(why.code());
       return false;
     }
   }

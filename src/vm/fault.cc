@@ -125,6 +125,8 @@ void Vm::tell_what_is_full(sys::Line& line) const {
   add(", standing by ", context_.pages_in(PteState::kStandby));
   add(", pinned or locked ", static_cast<std::uint64_t>(context_.held_pages));
   add(", arena ", context_.arena->taken().value());
+  if (const PageCount most = context_.swap->most_frames(); most < context_.budget.limit())
+    add(", compressed at most ", most.value());
   line.text(")");
 }
 

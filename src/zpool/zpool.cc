@@ -11,8 +11,8 @@ namespace {
 constexpr std::uint32_t kMaxZspages = (std::uint32_t{1} << 26) - 2;
 }  // namespace
 
-Result<Zpool*> Zpool::create(frames::Arena& arena) {
-  auto pool = frames::place<Zpool>(arena);
+Result<Zpool*> Zpool::create(frames::Arena& arena, PageCount most_frames) {
+  auto pool = frames::place<Zpool>(arena, most_frames);
   if (!pool) return pool;
   // Address space only; where the process has little of it, a smaller pool will do.
   Status handles = Error{ENOMEM};
@@ -53,10 +53,17 @@ std::uint32_t Zpool::create_zspage(unsigned class_index) {
   const frames::FrameRequest request{Order(0), frames::MigrateType::kMovable,
                                      frames::FrameOwner::kZpool, Charge::kReclaim};
   std::array<Pfn, kMaxChain> chain;
-  if (!parts_.arena.try_allocate_frames(request, chain.data(), c.frames)) return 0;
+  // Counted first: of two at once, neither takes the last room twice.
+  const std::uint64_t before = frames_.fetch_add(c.frames, std::memory_order_relaxed);
+  if (before + c.frames > most_frames_.value() ||
+      !parts_.arena.try_allocate_frames(request, chain.data(), c.frames)) {
+    frames_.fetch_sub(c.frames, std::memory_order_relaxed);
+    return 0;
+  }
   const std::uint32_t index = parts_.zspages.try_allocate();
   if (index == 0) {
     parts_.arena.release_frames(chain.data(), c.frames);
+    frames_.fetch_sub(c.frames, std::memory_order_relaxed);
     return 0;
   }
   Zspage& z = parts_.zspages.at(index);
@@ -70,7 +77,6 @@ std::uint32_t Zpool::create_zspage(unsigned class_index) {
     const bool set = parts_.arena.try_set_movable(chain[f], owner_id_);
     BUOY_DCHECK(set);
   }
-  frames_.fetch_add(c.frames, std::memory_order_relaxed);
   return index;
 }
 

@@ -29,7 +29,7 @@ namespace buoy::zpool {
 
 enum class PutOutcome : std::uint8_t {
   kPut,
-  kNoRoom,    // the arena cannot grow
+  kNoRoom,    // the arena cannot grow, or the pool may not
   kNoHandle,  // the handle table is full
 };
 
@@ -44,8 +44,10 @@ struct ZpoolStats {
 
 class Zpool {
  public:
-  // ENOMEM: no address space. The arena must outlive the pool.
-  [[nodiscard]] static Result<Zpool*> create(frames::Arena& arena);
+  static constexpr PageCount kAsTheArena = PageCount(UINT64_MAX / kPageSize);
+  // Of this many frames at most. ENOMEM: no address space. The arena must outlive the pool.
+  [[nodiscard]] static Result<Zpool*> create(frames::Arena& arena,
+                                             PageCount most_frames = kAsTheArena);
   // Gives every frame back. No call may be under way.
   static void destroy(Zpool* pool);
 
@@ -119,6 +121,7 @@ class Zpool {
   [[nodiscard]] PageCount frames() const {
     return PageCount(frames_.load(std::memory_order_relaxed));
   }
+  [[nodiscard]] PageCount most_frames() const { return most_frames_; }
   // Asserts all counts, lists and back-references. No call may be under way.
   void validate();
 
@@ -141,7 +144,8 @@ class Zpool {
     Zpool& pool_;
   };
 
-  explicit Zpool(frames::Arena& arena) : parts_{arena, {}, {}} {}
+  Zpool(frames::Arena& arena, PageCount most_frames)
+      : parts_{arena, {}, {}}, most_frames_(most_frames) {}
   ~Zpool() = default;
 
   // An empty zspage with its frames; 0 when there is no room.
@@ -154,6 +158,7 @@ class Zpool {
   FrameOps frame_ops_{*this};
   frames::OwnerId owner_id_ = 0;
   std::array<Zclass, kSizeClasses.count()> classes_{};
+  const PageCount most_frames_;
   std::atomic<std::uint64_t> frames_{0};
 };
 
