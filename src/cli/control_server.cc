@@ -60,18 +60,18 @@ int wait_for_input(int fd, milliseconds patience) {
 
 }  // namespace
 
-std::unique_ptr<ControlServer> ControlServer::start(control::Block& block, ByteSize budget,
+std::unique_ptr<ControlServer> ControlServer::start(RunMembers& members, ByteSize budget,
                                                     std::string command) {
   const Outcome<std::string> folder = make_runtime_folder();
   if (!folder) return nullptr;
-  std::unique_ptr<ControlServer> server(new ControlServer(block, budget, std::move(command)));
+  std::unique_ptr<ControlServer> server(new ControlServer(members, budget, std::move(command)));
   server->listener_ = listen_in(*folder, &server->path_);
   if (server->listener_ < 0) return nullptr;
   return server;
 }
 
-ControlServer::ControlServer(control::Block& block, ByteSize budget, std::string command)
-    : members_(block), budget_(budget), command_(std::move(command)) {}
+ControlServer::ControlServer(RunMembers& members, ByteSize budget, std::string command)
+    : members_(members), budget_(budget), command_(std::move(command)) {}
 
 ControlServer::~ControlServer() {
   if (listener_ < 0) return;
@@ -175,6 +175,7 @@ std::vector<RunMembers::Member> ControlServer::chosen(const ControlRequest& requ
 // Of the whole run: also of processes that start while this goes on, and later. Those look for
 // themselves once they have a place.
 std::vector<MemberReply> ControlServer::set_budget(const ControlRequest& request) {
+  members_.note_set_by_hand();
   if (request.pid == 0) members_.block().budget_of_run.store(request.bytes);
   return members_.ask(chosen(request), {Op::kSetBudget, request.bytes, kForWork});
 }

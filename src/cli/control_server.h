@@ -24,8 +24,8 @@ namespace buoy::cli {
 class ControlServer {
  public:
   // Listens; null where no folder for the socket can be had: the run goes on without. Every signal
-  // is blocked in the caller. `command`: what is run.
-  [[nodiscard]] static std::unique_ptr<ControlServer> start(control::Block& block, ByteSize budget,
+  // is blocked in the caller. `command`: what is run. `members` outlives this.
+  [[nodiscard]] static std::unique_ptr<ControlServer> start(RunMembers& members, ByteSize budget,
                                                             std::string command);
   // Hangs up on everybody and removes the socket.
   ~ControlServer();
@@ -44,7 +44,7 @@ class ControlServer {
     std::thread thread;
   };
 
-  ControlServer(control::Block& block, ByteSize budget, std::string command);
+  ControlServer(RunMembers& members, ByteSize budget, std::string command);
   void admit(int fd);
   // Joins those who are done; all, if `all`.
   void reap(bool all);
@@ -59,7 +59,7 @@ class ControlServer {
   [[nodiscard]] std::vector<MemberReply> reclaim(const ControlRequest& request);
   [[nodiscard]] RunFacts facts();
 
-  RunMembers members_;
+  RunMembers& members_;
   ByteSize budget_;
   std::string command_;
   std::string path_;

@@ -16,6 +16,7 @@
 
 #include "base/descriptors.h"
 #include "cli/backing_file.h"
+#include "cli/budget_follower.h"
 #include "cli/control_server.h"
 #include "cli/kernel_support.h"
 #include "cli/last_stats.h"
@@ -60,7 +61,8 @@ struct Prepared {
 };
 
 // The caller's environment with ours in it. Whatever an outer `buoy run` had set is replaced.
-std::vector<std::string> make_environment(const RunOptions& options, const Prepared& prepared) {
+std::vector<std::string> make_environment(const RunOptions& options, ByteSize budget,
+                                          const Prepared& prepared) {
   std::vector<std::string> list;
   std::string preload = prepared.library;
   for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -76,7 +78,7 @@ std::vector<std::string> make_environment(const RunOptions& options, const Prepa
     list.push_back(std::string(name) + "=" + value);
   };
   set("LD_PRELOAD", preload);
-  set(env::kBudget, std::to_string(options.budget));
+  set(env::kBudget, std::to_string(budget));
   set(env::kBackingFile, prepared.file);
   if (!prepared.ledger.empty()) set(env::kDiskLedger, prepared.ledger);
   if (options.compressed_size != 0) set(env::kCompressed, std::to_string(options.compressed_size));
@@ -154,9 +156,12 @@ class Control {
     if (!made) return;
     block_ = *made;
     text_ = text;
+    members_ = std::make_unique<RunMembers>(*block_);
   }
   ~Control() {
+    follower_.reset();
     server_.reset();
+    members_.reset();
     if (block_ != nullptr) control::Block::unmap(block_);
   }
   Control(const Control&) = delete;
@@ -165,15 +170,28 @@ class Control {
   // For the environment of the program; empty: there is no block.
   [[nodiscard]] const std::string& text() const { return text_; }
   // Once the program has the block's descriptor. The one to watch for clients, or -1.
-  [[nodiscard]] int start(const RunOptions& options) {
-    if (block_ == nullptr) return -1;
+  [[nodiscard]] int start(const RunOptions& options, ByteSize budget) {
+    if (block_ == nullptr) {
+      if (options.budget.follows())
+        say("warning: no memory to share with the program can be had, so the budget stays what it "
+            "is now");
+      return -1;
+    }
     descriptors::release(fd_);
     std::string command;
     for (const std::string& word : options.program) command += (command.empty() ? "" : " ") + word;
-    server_ = ControlServer::start(*block_, options.budget, std::move(command));
+    server_ = ControlServer::start(*members_, budget, std::move(command));
+    if (options.budget.follows())
+      follower_ = std::make_unique<BudgetFollower>(*members_, options.budget, system_root());
     return server_ != nullptr ? server_->listener() : -1;
   }
   void admit() { server_->admit(); }
+  // The program has ended: what there is to say about its budget.
+  void finish() {
+    if (follower_ == nullptr) return;
+    members_->stop();
+    if (const std::string sentence = follower_->finish(); !sentence.empty()) say(sentence);
+  }
   // Null: there is none.
   [[nodiscard]] control::Block* block() { return block_; }
 
@@ -181,7 +199,9 @@ class Control {
   control::Block* block_ = nullptr;
   int fd_ = -1;
   std::string text_;
+  std::unique_ptr<RunMembers> members_;
   std::unique_ptr<ControlServer> server_;
+  std::unique_ptr<BudgetFollower> follower_;
 };
 
 int fail(const Failure& failure) {
@@ -213,12 +233,15 @@ int run_command(const std::vector<std::string>& words) {
     return fail(traced.failure());
   const Outcome<std::string> ledger = make_disk_ledger(*options, *file);
   if (!ledger) return fail(ledger.failure());
-  warn_if_larger_than_memory(options->budget);
+  const Outcome<ByteSize> budget = first_budget(options->budget, read_memory_room(system_root()));
+  if (!budget) return fail(budget.failure());
+  warn_if_larger_than_memory(*budget);
   Control control;
   const Ending ending = supervise(
       {*path, options->program,
-       make_environment(*options, {*file, *ledger, *library, control.text()}), env::kFirstPid,
-       [&] { return control.start(*options); }, [&] { control.admit(); }});
+       make_environment(*options, *budget, {*file, *ledger, *library, control.text()}),
+       env::kFirstPid, [&] { return control.start(*options, *budget); }, [&] { control.admit(); }});
+  control.finish();
   if (ending.signal != 0 && !options->stats.empty())
     write_last_stats(options->stats, control.block(), ending);
   return ending.status;

@@ -48,6 +48,10 @@ class RunMembers {
   // Whoever waits, now or later, gets no answer: the run is over.
   void stop();
 
+  // Somebody has set a budget through the socket: nobody else changes any from now on.
+  void note_set_by_hand() { set_by_hand_.store(true); }
+  [[nodiscard]] bool is_set_by_hand() const { return set_by_hand_.load(); }
+
   [[nodiscard]] control::Block& block() { return block_; }
 
  private:
@@ -62,6 +66,7 @@ class RunMembers {
 
   control::Block& block_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> set_by_hand_{false};
   std::array<std::timed_mutex, control::kPlaces> busy_;
 };
 

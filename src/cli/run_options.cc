@@ -6,9 +6,6 @@
 #include <initializer_list>
 #include <string_view>
 
-#include "cli/size.h"
-#include "frames/budget.h"
-
 namespace buoy::cli {
 namespace {
 
@@ -23,23 +20,6 @@ struct Option {
   std::string_view name;
   Setter set;
 };
-
-std::string not_a_size(const std::string& value) {
-  return quoted(value) + " is not a size: bytes, or with K, M or G, as 256M";
-}
-
-std::string set_budget(RunOptions& options, const std::string& value) {
-  const auto bytes = parse_size(value);
-  if (!bytes) return not_a_size(value);
-  if (*bytes == 0)
-    return "a budget of zero holds nothing; the smallest is " + format_size(Budget::kMinimum);
-  if (*bytes < Budget::kMinimum)
-    return quoted(value) + " is below the smallest budget, " + format_size(Budget::kMinimum);
-  if (*bytes > kLargestBudget)
-    return quoted(value) + " is above the largest budget, " + format_size(kLargestBudget);
-  options.budget = *bytes;
-  return {};
-}
 
 // A bound on where pages go: less than this is no use to anybody.
 std::string set_bound(ByteSize& into, const std::string& value, const char* without) {
@@ -82,9 +62,11 @@ std::string set_not_empty(std::string& into, const std::string& value) {
   return {};
 }
 
-const std::array<Option, 10>& options_table() {
-  static const std::array<Option, 10> table = {{
-      {"--budget", set_budget},
+const std::array<Option, 11>& options_table() {
+  static const std::array<Option, 11> table = {{
+      {"--budget", [](RunOptions& o, const std::string& v) { return set_budget(o.budget, v); }},
+      {"--min-budget",
+       [](RunOptions& o, const std::string& v) { return set_least_budget(o.budget, v); }},
       {"--backing-file",
        [](RunOptions& o, const std::string& v) { return set_not_empty(o.backing_file, v); }},
       {"--backing-file-size",
@@ -147,8 +129,11 @@ Outcome<RunOptions> parse_run_options(const std::vector<std::string>& words) {
   options.program.assign(word, words.end());
   if (options.backing_file == "none" && options.backing_file_size != 0)
     return wrong("run: --backing-file-size: there is no file with --backing-file none");
-  if (options.budget == 0)
+  using Kind = BudgetRequest::Kind;
+  if (options.budget.kind == Kind::kNone)
     return wrong("run: --budget SIZE is missing, as in `buoy run --budget 256M PROGRAM`");
+  if (options.budget.kind == Kind::kSize && options.budget.least != 0)
+    return wrong("run: --min-budget is for a budget that is computed: --budget auto, --budget 75%");
   if (options.program.empty()) return wrong("run: no program given; see `buoy run --help`");
   return options;
 }
@@ -172,8 +157,15 @@ Runs PROGRAM, unmodified, within SIZE bytes of resident memory. What does not fi
 and what does not fit compressed is written to a backing file. SIZE is bytes, or with K, M, G
 (powers of 1024).
 
-  --budget SIZE               hard limit of resident managed memory, 16M or more. It is each
-                              process's own: a child of PROGRAM has a budget of the same size
+  --budget SIZE|N%|auto|auto:pressure
+                              hard limit of resident managed memory, 16M or more. It is each
+                              process's own: a child of PROGRAM has a budget of the same size.
+                              N%: of the cgroup's memory limit, or of the machine's memory.
+                              auto: what that leaves, shared by the processes of the run, and
+                              changed as it changes. auto:pressure: the same, and no more than the
+                              program needs to have 100 faults a second that it waits for
+                              (auto:pressure=N: N); what that was is said at the end
+  --min-budget SIZE           what N% and auto do not go below; default 16M
   --backing-file auto|none|PATH
                               where compressed pages go when memory is full: an unlinked file in
                               $TMPDIR (default, unless that is on tmpfs), nowhere, or PATH,

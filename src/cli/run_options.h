@@ -4,19 +4,16 @@
 #include <string>
 #include <vector>
 
-#include "base/units.h"
+#include "cli/budget_request.h"
 #include "cli/outcome.h"
 
 namespace buoy::cli {
 
-// What the frame numbers of a pool's arena reach.
-inline constexpr ByteSize kLargestBudget = ByteSize{1} << 43;
-
 enum class FaultDelivery { kAuto, kThread, kSignal };
 
 struct RunOptions {
-  ByteSize budget = 0;
-  std::string backing_file;        // none, auto, a path; empty: auto where that is possible
+  BudgetRequest budget;
+  std::string backing_file;  // none, auto, a path; empty: auto where that is possible
   ByteSize backing_file_size = 0;  // 0: not said
   ByteSize compressed_size = 0;    // 0: no limit
   std::string compressor = "lz4";

@@ -33,6 +33,10 @@ std::optional<ByteSize> parse_size(std::string_view text) {
   return number << shift;
 }
 
+std::string not_a_size(const std::string& text) {
+  return quoted(text) + " is not a size: bytes, or with K, M or G, as 256M";
+}
+
 std::string format_size(ByteSize bytes) {
   constexpr char kUnits[] = {'G', 'M', 'K'};
   constexpr unsigned kShifts[] = {30, 20, 10};
