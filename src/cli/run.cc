@@ -86,6 +86,7 @@ std::vector<std::string> make_environment(const RunOptions& options, ByteSize bu
   set(env::kFaults, word_of(options.faults));
   set(env::kOnExhausted, options.on_exhausted);
   set(env::kUnmanagedExec, options.unmanaged_exec);
+  set(env::kShowBudget, options.show_budget);
   if (const std::string device = device_for_children(); !device.empty()) set(env::kDevice, device);
   if (!prepared.block.empty()) set(env::kControl, prepared.block);
   if (!options.stats.empty())

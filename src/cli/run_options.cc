@@ -62,8 +62,8 @@ std::string set_not_empty(std::string& into, const std::string& value) {
   return {};
 }
 
-const std::array<Option, 11>& options_table() {
-  static const std::array<Option, 11> table = {{
+const std::array<Option, 12>& options_table() {
+  static const std::array<Option, 12> table = {{
       {"--budget", [](RunOptions& o, const std::string& v) { return set_budget(o.budget, v); }},
       {"--min-budget",
        [](RunOptions& o, const std::string& v) { return set_least_budget(o.budget, v); }},
@@ -87,6 +87,10 @@ const std::array<Option, 11>& options_table() {
       {"--unmanaged-exec",
        [](RunOptions& o, const std::string& v) {
          return choose(o.unmanaged_exec, v, {"refuse", "allow"});
+       }},
+      {"--show-budget",
+       [](RunOptions& o, const std::string& v) {
+         return choose(o.show_budget, v, {"yes", "no"});
        }},
       {"--stats", [](RunOptions& o, const std::string& v) { return set_not_empty(o.stats, v); }},
       {"--trace", [](RunOptions& o, const std::string& v) { return set_not_empty(o.trace, v); }},
@@ -187,6 +191,9 @@ and what does not fit compressed is written to a backing file. SIZE is bytes, or
                               when PROGRAM executes one that cannot have a budget (statically
                               linked, setuid, not x86-64): it fails with EACCES (default), or runs
                               without a budget; a line on stderr says so
+  --show-budget yes|no        whether PROGRAM, when it asks how much memory there is (sysinfo, sysconf,
+                              /proc/meminfo, its memory cgroup), is told of the budget, and so sizes
+                              its heap by it (default yes; not with handler threads)
   --stats FILE|-              one JSON object per process, when it ends, to FILE (FILE.PID for all
                               processes but the first) or to stderr; `buoy stat` shows it meanwhile
   --trace FILE                what each process does to its memory (faults, advice, mappings), for

@@ -50,6 +50,9 @@ void note_closed(int fd);
 // not who made it (see dispatch.h).
 void note_code_made(std::uintptr_t by);
 
+// From now on, the router sees what is opened for reading. (Else an open is made where it stands.)
+void route_opens();
+
 void after_fork_in_child();
 
 }  // namespace buoy::gate

@@ -19,6 +19,7 @@ bool is_watched(long number) {
     case SYS_open:
     case SYS_openat:
     case SYS_openat2:
+    case SYS_sysinfo:
     case SYS_fcntl:
     case SYS_setsockopt:
     case SYS_io_setup:

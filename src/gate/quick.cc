@@ -10,6 +10,7 @@
 
 #include "base/sys.h"
 #include "gate/descriptor_kinds.h"
+#include "gate/gate.h"
 #include "gate/pinners.h"
 #include "gate/reach.h"
 #include "gate/signal_mask.h"
@@ -261,6 +262,14 @@ constexpr long kSetFlags = 4;     // F_SETFL
 
 Quickly in_place_if(bool is_plain) { return is_plain ? Quickly::kInPlace : Quickly::kNot; }
 
+constinit bool are_opens_routed = false;
+
+Quickly open_with(long flags) {
+  constexpr long kToRead = 0;  // O_RDONLY of O_ACCMODE
+  constexpr long kAccess = 3;
+  return in_place_if((flags & kDirect) == 0 && !(are_opens_routed && (flags & kAccess) == kToRead));
+}
+
 Quickly by_number(Memory& memory, Frame& f) {
   switch (f.result) {
     case SYS_read:
@@ -289,9 +298,9 @@ Quickly by_number(Memory& memory, Frame& f) {
     case SYS_ioctl:
       return control(memory, f);
     case SYS_open:
-      return in_place_if((f.arguments[1] & kDirect) == 0);
+      return open_with(f.arguments[1]);
     case SYS_openat:
-      return in_place_if((f.arguments[2] & kDirect) == 0);
+      return open_with(f.arguments[2]);
     case SYS_fcntl:
       return in_place_if(f.arguments[1] != kSetFlags);
     default:
@@ -300,6 +309,8 @@ Quickly by_number(Memory& memory, Frame& f) {
 }
 
 }  // namespace
+
+void route_opens() { are_opens_routed = true; }
 
 Quickly quickly(Memory& memory, Frame& f) {
   const std::int64_t number = f.result;

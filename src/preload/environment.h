@@ -10,6 +10,7 @@
 //   BUOY_FAULTS         auto | signal | thread      (auto: signal, with the gate, where that can be)
 //   BUOY_ON_EXHAUSTED   sigbus | wait | enomem
 //   BUOY_UNMANAGED_EXEC refuse | allow             (absent: refuse)
+//   BUOY_SHOW_BUDGET    yes | no                   (absent: yes)
 //   BUOY_STATS          - | an absolute path        (absent: no statistics)
 //   BUOY_TRACE          an absolute path            (absent: no trace)
 //   BUOY_LAZY_FREE      0: what malloc lets go of is discarded at once (to compare; not set by run)
@@ -29,6 +30,7 @@ inline constexpr const char* kCompressor = "BUOY_COMPRESSOR";
 inline constexpr const char* kFaults = "BUOY_FAULTS";
 inline constexpr const char* kOnExhausted = "BUOY_ON_EXHAUSTED";
 inline constexpr const char* kUnmanagedExec = "BUOY_UNMANAGED_EXEC";
+inline constexpr const char* kShowBudget = "BUOY_SHOW_BUDGET";
 inline constexpr const char* kStats = "BUOY_STATS";
 inline constexpr const char* kTrace = "BUOY_TRACE";
 inline constexpr const char* kLazyFree = "BUOY_LAZY_FREE";
@@ -40,6 +42,6 @@ inline constexpr const char* kFirstPid = "BUOY_FIRST_PID";
 // What a program is to find that a program in a budget executes.
 inline constexpr const char* kSetByRun[] = {
     kBudget,        kBackingFile, kDiskLedger, kCompressed, kCompressor, kFaults,  kOnExhausted,
-    kUnmanagedExec, kStats,       kTrace,      kDevice,     kControl,    kFirstPid};
+    kUnmanagedExec, kShowBudget,  kStats,      kTrace,      kDevice,     kControl, kFirstPid};
 
 }  // namespace buoy::preload::environment

@@ -21,6 +21,7 @@
 #include "preload/memory_locks.h"
 #include "preload/runtime.h"
 #include "preload/self_pidfd.h"
+#include "preload/shown_budget.h"
 #include "preload/stats_at_exit.h"
 #include "preload/unmanaged_exec.h"
 
@@ -119,6 +120,18 @@ Routed make_process(long number, const long* a, long* result) {
   return done(result, forked_clone({number, {a[0], a[1], a[2], a[3], a[4]}}));
 }
 
+// May it be a file that tells of memory? Such are opened to be read, and nothing else.
+bool opens_to_read(long flags) {
+  constexpr long kOther = O_ACCMODE | O_CREAT | O_DIRECTORY | O_PATH | O_TRUNC | O_DIRECT;
+  return is_budget_shown() && (flags & kOther) == O_RDONLY;
+}
+
+Routed open_to_read(long number, const long* a, long* result) {
+  const long opened = gate::call(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+  if (opened >= 0) show_opened(opened);
+  return done(result, opened);
+}
+
 }  // namespace
 
 Routed route(long number, const long* a, long* result) {
@@ -171,6 +184,15 @@ Routed route(long number, const long* a, long* result) {
       return replace_descriptors(static_cast<unsigned>(a[0]), static_cast<unsigned>(a[1]), result,
                                  guarded::close_range(static_cast<unsigned>(a[0]),
                                                       static_cast<unsigned>(a[1]), integer(a[2])));
+    case SYS_open:
+      if (opens_to_read(a[1])) return open_to_read(number, a, result);
+      break;
+    case SYS_openat:
+      if (opens_to_read(a[2])) return open_to_read(number, a, result);
+      break;
+    case SYS_sysinfo:
+      if (is_budget_shown()) return done(result, sysinfo_shown(a[0]));
+      break;
     case SYS_execve:
       return execute(number, a, 2, result);
     case SYS_execveat:

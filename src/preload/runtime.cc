@@ -14,6 +14,7 @@
 #include "preload/member.h"
 #include "preload/memory_locks.h"
 #include "preload/route.h"
+#include "preload/shown_budget.h"
 #include "preload/stats_at_exit.h"
 #include "preload/trace_file.h"
 #include "swap/disk_ledger.h"
@@ -144,6 +145,7 @@ void create_pool() {
   prepare_stats_at_exit();
   start_trace(**made);
   the_pool.store(*made, std::memory_order_release);
+  show_budget();
 }
 
 }  // namespace

@@ -137,6 +137,14 @@ Result<Settings> read_settings(const char** what) {
     return Error{EINVAL};
   }
 
+  *what = environment::kShowBudget;
+  const char* shown = initial_environment(environment::kShowBudget);
+  if (is(shown, "no")) {
+    s.show_budget = ShowBudget::kNo;
+  } else if (shown != nullptr && !is(shown, "yes")) {
+    return Error{EINVAL};
+  }
+
   *what = environment::kStats;
   const Result<const char*> stats = keep_path(environment::kStats, kept_stats);
   if (!stats) return stats.error();

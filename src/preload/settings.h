@@ -11,12 +11,16 @@ namespace buoy::preload {
 // What cannot be given a budget, executed by a program that has one.
 enum class UnmanagedExec : unsigned char { kRefuse, kAllow };
 
+// Is the program told that its budget is all the memory there is?
+enum class ShowBudget : unsigned char { kYes, kNo };
+
 struct Settings {
   PoolOptions pool;
   const char* stats = nullptr;  // "-" or a path; null: none wanted
   const char* trace = nullptr;  // a path; null: none wanted
   int first_pid = 0;            // the process that `buoy run` started
   UnmanagedExec unmanaged_exec = UnmanagedExec::kRefuse;
+  ShowBudget show_budget = ShowBudget::kYes;
 };
 
 // EINVAL: the variables are missing or are not what `buoy run` writes; ENAMETOOLONG. `*what` then
