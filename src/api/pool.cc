@@ -91,6 +91,7 @@ Status Pool::open() {
   if (!stack) return stack.error();
   context_.swap = swap_ = *stack;
   vm_.reclaimer().set_heartbeat(options_.heartbeat);
+  vm_.reclaimer().set_more_room(options_.more_room);
   return vm_.reclaimer().start_background();
 }
 

@@ -34,6 +34,7 @@ struct PoolOptions {
   // For contiguous memory. At most half of the budget.
   ByteSize contiguous_reserve = 0;
   Reclaimer::Heartbeat heartbeat = nullptr;
+  Reclaimer::MoreRoom more_room = nullptr;
 };
 
 class Pool {
@@ -123,6 +124,8 @@ class Pool {
 
   // ---- The whole ------------------------------------------------------------------------------
   Status resize(ByteSize budget);
+  // More by so many bytes, and nothing else: from inside the gate.
+  void grow(ByteSize bytes) { vm_.grow(PageCount::whole_in(bytes)); }
   ByteSize reclaim(ByteSize bytes);
   // A counter or gauge by its name. False: no such name. Async-signal-safe.
   [[nodiscard]] bool stat(std::string_view name, std::uint64_t* value) const;

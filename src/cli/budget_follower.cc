@@ -167,6 +167,14 @@ void BudgetFollower::look() {
   const ByteSize kept = cushion(room) + extra_cushion_;
   std::vector<ByteSize> resident;
   for (const MemberReply& reply : replies) resident.push_back(word(reply, "resident_bytes"));
+  if (members_.are_tree()) {
+    const ByteSize all = std::accumulate(resident.begin(), resident.end(), ByteSize{0});
+    const ByteSize from = members_.block().tree_limit.load();
+    const ByteSize to = share_out({all}, room.free, kept, request_.floor()).front();
+    if (to < from || to - from >= std::max(kGrain, from / 64))
+      (void)members_.set_tree_budget(to, kForBudget);
+    return;
+  }
   const std::vector<ByteSize> budgets = share_out(resident, room.free, kept, request_.floor());
 
   struct Change {

@@ -124,14 +124,15 @@ std::string format_answer(Kind kind, const RunFacts& run, const std::vector<Memb
     all_well = all_well && reply.error.empty();
     processes.push_back(process_of(kind, reply));
   }
-  return line_of({{"ok", all_well},
-                  {"run",
-                   {{"pid", run.pid},
-                    {"command", run.command},
-                    {"version", BUOY_VERSION},
-                    {"budget_bytes", run.budget},
-                    {"not_shown", run.turned_away}}},
-                  {"processes", std::move(processes)}});
+  Json about = {{"pid", run.pid},
+                {"command", run.command},
+                {"version", BUOY_VERSION},
+                {"budget_bytes", run.budget},
+                {"budget_scope", run.is_tree ? "tree" : "process"},
+                {"not_shown", run.turned_away}};
+  if (run.is_tree) about["leased_bytes"] = run.leased;
+  return line_of(
+      {{"ok", all_well}, {"run", std::move(about)}, {"processes", std::move(processes)}});
 }
 
 }  // namespace buoy::cli

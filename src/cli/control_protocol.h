@@ -43,6 +43,8 @@ struct RunFacts {
   std::string command;
   ByteSize budget = 0;            // of processes that start from now on
   std::uint64_t turned_away = 0;  // processes that are not told of, for want of a place
+  bool is_tree = false;           // `budget` is one for all processes,
+  ByteSize leased = 0;            // of which they have leased so much
 };
 
 // The line, without its newline. Failure: what is wrong with it.

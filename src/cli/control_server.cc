@@ -176,6 +176,8 @@ std::vector<RunMembers::Member> ControlServer::chosen(const ControlRequest& requ
 // themselves once they have a place.
 std::vector<MemberReply> ControlServer::set_budget(const ControlRequest& request) {
   members_.note_set_by_hand();
+  if (request.pid == 0 && members_.are_tree())
+    return members_.set_tree_budget(request.bytes, kForWork);
   if (request.pid == 0) members_.block().budget_of_run.store(request.bytes);
   return members_.ask(chosen(request), {Op::kSetBudget, request.bytes, kForWork});
 }
@@ -196,8 +198,14 @@ std::vector<MemberReply> ControlServer::reclaim(const ControlRequest& request) {
 
 RunFacts ControlServer::facts() {
   const control::Block& block = members_.block();
-  const std::uint64_t set = block.budget_of_run.load();
-  return {getpid(), command_, set != 0 ? set : budget_, block.turned_away.load()};
+  const std::uint64_t set =
+      members_.are_tree() ? block.tree_limit.load() : block.budget_of_run.load();
+  return {getpid(),
+          command_,
+          set != 0 ? set : budget_,
+          block.turned_away.load(),
+          members_.are_tree(),
+          block.leased.load()};
 }
 
 std::string ControlServer::carry_out(const ControlRequest& request) {

@@ -20,6 +20,7 @@
 #include "cli/control_server.h"
 #include "cli/kernel_support.h"
 #include "cli/last_stats.h"
+#include "cli/place_keeper.h"
 #include "cli/preload_library.h"
 #include "cli/program.h"
 #include "cli/run_options.h"
@@ -79,6 +80,7 @@ std::vector<std::string> make_environment(const RunOptions& options, ByteSize bu
   };
   set("LD_PRELOAD", preload);
   set(env::kBudget, std::to_string(budget));
+  set(env::kBudgetScope, options.scope);
   set(env::kBackingFile, prepared.file);
   if (!prepared.ledger.empty()) set(env::kDiskLedger, prepared.ledger);
   if (options.compressed_size != 0) set(env::kCompressed, std::to_string(options.compressed_size));
@@ -161,6 +163,7 @@ class Control {
   }
   ~Control() {
     follower_.reset();
+    keeper_.reset();
     server_.reset();
     members_.reset();
     if (block_ != nullptr) control::Block::unmap(block_);
@@ -182,6 +185,7 @@ class Control {
     std::string command;
     for (const std::string& word : options.program) command += (command.empty() ? "" : " ") + word;
     server_ = ControlServer::start(*members_, budget, std::move(command));
+    if (members_->are_tree()) keeper_ = std::make_unique<PlaceKeeper>(*members_);
     if (options.budget.follows())
       follower_ = std::make_unique<BudgetFollower>(*members_, options.budget, system_root());
     return server_ != nullptr ? server_->listener() : -1;
@@ -203,6 +207,7 @@ class Control {
   std::unique_ptr<RunMembers> members_;
   std::unique_ptr<ControlServer> server_;
   std::unique_ptr<BudgetFollower> follower_;
+  std::unique_ptr<PlaceKeeper> keeper_;
 };
 
 int fail(const Failure& failure) {
@@ -238,6 +243,12 @@ int run_command(const std::vector<std::string>& words) {
   if (!budget) return fail(budget.failure());
   warn_if_larger_than_memory(*budget);
   Control control;
+  if (options->scope == "tree") {
+    if (control.block() == nullptr)
+      return fail({kCannotExecute,
+                   "run: --budget-scope tree: no memory to share with the program can be had"});
+    control.block()->tree_limit.store(*budget);
+  }
   const Ending ending = supervise(
       {*path, options->program,
        make_environment(*options, *budget, {*file, *ledger, *library, control.text()}),

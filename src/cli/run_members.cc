@@ -90,7 +90,12 @@ std::vector<RunMembers::Member> RunMembers::present() {
   std::vector<Member> members;
   for (unsigned i = 0; i < control::kPlaces; ++i) {
     const std::uint64_t owner = block_.owner(i);
-    if (owner == 0 || block_.place(i).ready.load(std::memory_order_acquire) != owner) continue;
+    if (owner == 0) continue;
+    if (block_.place(i).ready.load(std::memory_order_acquire) != owner) {
+      // On its way, unless it was killed there.
+      if (began_at(Block::pid_of(owner)) == ~std::uint64_t{0}) block_.free_place(i, owner);
+      continue;
+    }
     if (const Member member{i, owner}; lives(member))
       members.push_back(member);
     else
@@ -167,6 +172,22 @@ std::vector<MemberReply> RunMembers::ask(const std::vector<Member>& members,
   }
   std::sort(replies.begin(), replies.end(),
             [](const MemberReply& a, const MemberReply& b) { return a.pid < b.pid; });
+  return replies;
+}
+
+std::vector<MemberReply> RunMembers::set_tree_budget(ByteSize bytes, milliseconds patience) {
+  block_.tree_limit.store(bytes);
+  const ByteSize leased = block_.leased.load();
+  std::vector<MemberReply> replies;
+  if (leased <= bytes) return ask(present(), {control::Op::kStats, 0, patience});
+  for (const Member& member : present()) {
+    const ByteSize lease = block_.place(member.place).lease.load();
+    const auto part = static_cast<double>(bytes) / static_cast<double>(leased);
+    const auto target = static_cast<ByteSize>(part * static_cast<double>(lease));
+    const ByteSize wanted = std::max<ByteSize>(target, control::kFirstLease);
+    for (MemberReply& reply : ask({member}, {control::Op::kSetBudget, wanted, patience}))
+      replies.push_back(std::move(reply));
+  }
   return replies;
 }
 

@@ -45,6 +45,11 @@ class RunMembers {
   // Asks all of them at once, and waits for each. Those that ended meanwhile are left out.
   [[nodiscard]] std::vector<MemberReply> ask(const std::vector<Member>& members,
                                              const Question& question);
+  // One budget for all of them (control/ledger.h)?
+  [[nodiscard]] bool are_tree() const { return block_.tree_limit.load() != 0; }
+  // Another one: processes give back what is too much, each by its part. Those that had to.
+  [[nodiscard]] std::vector<MemberReply> set_tree_budget(ByteSize bytes,
+                                                         std::chrono::milliseconds patience);
   // Whoever waits, now or later, gets no answer: the run is over.
   void stop();
 

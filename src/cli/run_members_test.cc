@@ -51,7 +51,9 @@ class Answerer {
     Place& place = block.place(i);
     (void)!write(ready, "x", 1);
     for (;;) {
-      const std::uint32_t request = control::wait_for_request(place);
+      control::wait_for_work(place);
+      std::uint32_t request = 0;
+      (void)control::has_request(place, &request);
       for (std::size_t w = 0; w < Pool::stat_count(); ++w) place.words[w].store(w + 1);
       const bool refuses = place.op.load() == static_cast<std::uint32_t>(Op::kCompact);
       control::answer(place, request, refuses ? EAGAIN : 0, place.argument.load());

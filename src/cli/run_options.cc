@@ -62,9 +62,13 @@ std::string set_not_empty(std::string& into, const std::string& value) {
   return {};
 }
 
-const std::array<Option, 12>& options_table() {
-  static const std::array<Option, 12> table = {{
+const std::array<Option, 13>& options_table() {
+  static const std::array<Option, 13> table = {{
       {"--budget", [](RunOptions& o, const std::string& v) { return set_budget(o.budget, v); }},
+      {"--budget-scope",
+       [](RunOptions& o, const std::string& v) {
+         return choose(o.scope, v, {"process", "tree"});
+       }},
       {"--min-budget",
        [](RunOptions& o, const std::string& v) { return set_least_budget(o.budget, v); }},
       {"--backing-file",
@@ -138,6 +142,14 @@ Outcome<RunOptions> parse_run_options(const std::vector<std::string>& words) {
     return wrong("run: --budget SIZE is missing, as in `buoy run --budget 256M PROGRAM`");
   if (options.budget.kind == Kind::kSize && options.budget.least != 0)
     return wrong("run: --min-budget is for a budget that is computed: --budget auto, --budget 75%");
+  if (options.scope == "tree" && options.budget.kind == Kind::kPressure)
+    return wrong(
+        "run: --budget auto:pressure finds what one process needs; with --budget-scope tree "
+        "there is --budget auto");
+  if (options.scope == "tree" && options.on_exhausted == "enomem")
+    return wrong(
+        "run: --on-exhausted enomem promises what one process has; it cannot be had with "
+        "--budget-scope tree");
   if (options.program.empty()) return wrong("run: no program given; see `buoy run --help`");
   return options;
 }
@@ -169,6 +181,8 @@ and what does not fit compressed is written to a backing file. SIZE is bytes, or
                               changed as it changes. auto:pressure: the same, and no more than the
                               program needs to have 100 faults a second that it waits for
                               (auto:pressure=N: N); what that was is said at the end
+  --budget-scope process|tree whose budget it is: each process's own (default), or one for PROGRAM and
+                              all that it starts together, of which each has 16M at least
   --min-budget SIZE           what N% and auto do not go below; default 16M
   --backing-file auto|none|PATH
                               where compressed pages go when memory is full: an unlinked file in

@@ -20,6 +20,7 @@ struct RunOptions {
   FaultDelivery faults = FaultDelivery::kAuto;
   std::string on_exhausted = "sigbus";
   std::string unmanaged_exec = "refuse";
+  std::string scope = "process";
   std::string show_budget = "yes";
   std::string stats;                 // empty: none; "-": stderr; otherwise a path
   std::string trace;                 // empty: none; otherwise a path

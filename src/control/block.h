@@ -12,6 +12,8 @@
 //
 //   [ header: layout, budget of the run | owners: one word a place | places ]
 //
+// With one budget for all of them, it is the ledger of that, too: see ledger.h.
+//
 // Every process of the run can write anywhere in it, whoever it has become since: the supervisor
 // takes nothing here for true but what harms nobody if it is not.
 //
@@ -36,6 +38,8 @@ enum class Op : std::uint32_t {
 };
 
 inline constexpr unsigned kPlaces = 512;
+// What a process of a tree with one budget has at least: the smallest budget that can work. Bytes.
+inline constexpr std::uint64_t kFirstLease = std::uint64_t{16} << 20;
 inline constexpr unsigned kMostWords = 112;
 
 // One process. What the supervisor writes and what the process writes are lines of their own.
@@ -56,6 +60,17 @@ struct Place {
   std::atomic<std::int32_t> error;  // an errno, or 0
   std::atomic<std::uint64_t> result;
   alignas(64) std::atomic<std::uint64_t> words[kMostWords];
+
+  // Of the ledger. Bytes of the one budget that are this process's.
+  alignas(64) std::atomic<std::uint64_t> lease;
+  // By anybody: bytes that it is to give back.
+  std::atomic<std::uint64_t> lease_wanted;
+  // By the process: bytes of its lease that it does not use, and how long its pages stay, in
+  // milliseconds.
+  std::atomic<std::uint64_t> unused;
+  std::atomic<std::uint64_t> age_ms;
+  // Raised and woken for whatever there is to do: a request, or a lease that is wanted.
+  alignas(64) std::atomic<std::uint32_t> bell;
 };
 
 class Block {
@@ -86,10 +101,17 @@ class Block {
   [[nodiscard]] static int pid_of(std::uint64_t owner) {
     return static_cast<int>(owner & kPidMask);
   }
-  // Gives the place of a process that is no more back. Nothing, if it is another's by now.
-  void free_place(unsigned place, std::uint64_t owner) {
-    owners_[place].compare_exchange_strong(owner, 0);
-  }
+  // Gives the place of a process that is no more back, and its lease. Nothing, if it is another's by
+  // now.
+  void free_place(unsigned place, std::uint64_t owner);
+
+  // For a fork: a place that is the parent's until it is the child's; kPlaces: none is free. Its
+  // word then is that of `owner()`.
+  [[nodiscard]] unsigned reserve_place(int parent);
+  // By the parent, the child or both: it is the child's, unless it died and another has it.
+  void hand_over(unsigned place, std::uint64_t reserved, int child);
+  // By the child.
+  void settle_in(unsigned place);
 
   [[nodiscard]] Place& place(unsigned i) { return places_[i]; }
 
@@ -99,8 +121,18 @@ class Block {
   // Processes that found no place.
   std::atomic<std::uint64_t> turned_away;
 
+  // The ledger: what all processes may have together, 0 if each has a budget of its own; how much of
+  // it is leased; raised and woken whenever some comes back.
+  std::atomic<std::uint64_t> tree_limit;
+  std::atomic<std::uint64_t> leased;
+  std::atomic<std::uint32_t> returns;
+
  private:
   static constexpr std::uint64_t kPidMask = 0xffffffffU;
+  // Nobody's for a moment. Process 1 is always there, so nobody takes it for gone.
+  static constexpr std::uint64_t kBeingFreed = (std::uint64_t{1} << 63) | 1;
+  [[nodiscard]] bool try_take(unsigned place, std::uint64_t from, int process);
+  void drop_lease(unsigned place, std::uint64_t kept);
   std::uint64_t layout_;
   std::atomic<std::uint64_t> owners_[kPlaces];
   Place places_[kPlaces];
@@ -111,8 +143,13 @@ std::uint32_t post(Place& place, Op op, std::uint64_t argument);
 // Has it been answered? Not so: waits for at most this time, or until somebody wakes it.
 [[nodiscard]] bool wait_for_answer(Place& place, std::uint32_t request, std::uint64_t timeout_ns);
 
-// The process's half. Sleeps until there is a request; its number.
-[[nodiscard]] std::uint32_t wait_for_request(Place& place);
+// Wakes the process's thread to look what there is to do.
+void ring(Place& place);
+
+// The process's half. Sleeps until there is something to do: a request, or a lease that is wanted.
+void wait_for_work(Place& place);
+// Is there a request? Its number.
+[[nodiscard]] bool has_request(const Place& place, std::uint32_t* request);
 void answer(Place& place, std::uint32_t request, int error, std::uint64_t result);
 
 // A word for what the given names in this order mean, and for this file's own shape.

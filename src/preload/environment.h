@@ -3,6 +3,7 @@
 //
 //   LD_PRELOAD          libbuoy_preload.so first, whatever else was there after it
 //   BUOY_BUDGET         bytes, decimal
+//   BUOY_BUDGET_SCOPE   process | tree             (absent: process)
 //   BUOY_BACKING_FILE   none | auto | an absolute path, of a file that is made and unlinked at once
 //   BUOY_DISK_LEDGER    the bound that the backing files of a run share (swap/disk_ledger.h)
 //   BUOY_COMPRESSED     the most bytes of compressed memory, decimal   (absent: no such limit)
@@ -23,6 +24,7 @@
 namespace buoy::preload::environment {
 
 inline constexpr const char* kBudget = "BUOY_BUDGET";
+inline constexpr const char* kBudgetScope = "BUOY_BUDGET_SCOPE";
 inline constexpr const char* kBackingFile = "BUOY_BACKING_FILE";
 inline constexpr const char* kDiskLedger = "BUOY_DISK_LEDGER";
 inline constexpr const char* kCompressed = "BUOY_COMPRESSED";
@@ -41,7 +43,8 @@ inline constexpr const char* kFirstPid = "BUOY_FIRST_PID";
 
 // What a program is to find that a program in a budget executes.
 inline constexpr const char* kSetByRun[] = {
-    kBudget,        kBackingFile, kDiskLedger, kCompressed, kCompressor, kFaults,  kOnExhausted,
-    kUnmanagedExec, kShowBudget,  kStats,      kTrace,      kDevice,     kControl, kFirstPid};
+    kBudget,     kBudgetScope, kBackingFile, kDiskLedger,    kCompressed,
+    kCompressor, kFaults,      kOnExhausted, kUnmanagedExec, kShowBudget,
+    kStats,      kTrace,       kDevice,      kControl,       kFirstPid};
 
 }  // namespace buoy::preload::environment

@@ -120,7 +120,7 @@ long clone_and_set_up(const void* argument) {
     after_fork_in_child();
     clone.deliver_in_child();
   } else {
-    after_fork_in_parent();
+    after_fork_in_parent(r);
     if (r > 0) clone.deliver();
   }
   return r;
@@ -156,7 +156,7 @@ long clone_child_with_stack(const void* raw) {
   const long pid = sys::call(SYS_clone, flags, 0, sys::ptr(&word), sys::ptr(request.child_word),
                              sys::ptr(request.tls));
   if (pid != 0) {
-    after_fork_in_parent();
+    after_fork_in_parent(pid);
     if (pid > 0 && wants_word) *request.parent_word = word;
     return pid;
   }

@@ -7,6 +7,7 @@
 #include "control/block.h"
 #include "frames/place.h"
 #include "preload/environment.h"
+#include "preload/lease.h"
 #include "preload/runtime.h"
 #include "preload/settings.h"
 
@@ -63,6 +64,7 @@ Done carry_out(Op op, std::uint64_t argument) {
     case Op::kStats:
       return {};
     case Op::kSetBudget:
+      if (lease::is_in_tree()) return {lease::resize(argument), 0};
       obeyed_budget = budget_of_run();
       return {pool().resize(argument).code(), 0};
     case Op::kReclaim:
@@ -84,10 +86,13 @@ void catch_up() {
 
 void serve(void*) {
   Place& place = block->place(place_taken);
-  catch_up();
+  if (!lease::is_in_tree()) catch_up();
   for (;;) {
-    const std::uint32_t request = control::wait_for_request(place);
+    control::wait_for_work(place);
     if (!block->is_owner(place_taken, owner_word)) return;  // taken for dead, and given away
+    lease::give_back_wanted();
+    std::uint32_t request = 0;
+    if (!control::has_request(place, &request)) continue;
     const Done done = carry_out(static_cast<Op>(place.op.load(std::memory_order_relaxed)),
                                 place.argument.load(std::memory_order_relaxed));
     publish(place);
@@ -101,12 +106,12 @@ void join() {
     if (!made) return;
     thread = *made;
   }
-  place_taken = block->take_place(own_process());
+  place_taken = lease::is_in_tree() ? lease::place() : block->take_place(own_process());
   if (place_taken == control::kPlaces) return;
   owner_word = block->owner(place_taken);
   if (thread->start("buoy-control", &serve, nullptr))
     is_member.store(true, std::memory_order_release);
-  else
+  else if (!lease::is_in_tree())
     block->free_place(place_taken, owner_word);
 }
 
@@ -116,12 +121,14 @@ std::uint64_t find_run() {
   const char* const text = initial_environment(environment::kControl);
   if (text != nullptr) block = Block::accept(text, layout());
   if (block == nullptr) return 0;
+  if (block->tree_limit.load() != 0) return lease::begin(*block);
   return obeyed_budget = budget_of_run();
 }
 
 void beat_in_run() {
   if (block == nullptr || pool_if_started() == nullptr) return;
   if (!has_tried.exchange(true)) join();
+  lease::beat();
   if (is_member.load(std::memory_order_acquire) && is_spoken_for())
     publish(block->place(place_taken));
 }
@@ -134,6 +141,7 @@ void member_after_fork_in_child() {
   if (thread != nullptr) thread->forget_after_fork();
   has_tried.store(false);
   is_member.store(false);
+  lease::after_fork_in_child();
 }
 
 }  // namespace buoy::preload

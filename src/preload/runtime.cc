@@ -11,6 +11,7 @@
 #include "preload/environment.h"
 #include "preload/exec_environment.h"
 #include "preload/fork_catcher.h"
+#include "preload/lease.h"
 #include "preload/member.h"
 #include "preload/memory_locks.h"
 #include "preload/route.h"
@@ -121,9 +122,19 @@ void create_pool() {
   keep_environment_for_exec();
   if (const char* device = initial_environment(environment::kDevice))
     (void)mmu::uffd_source::accept(device);  // closed since: then there may be other ways
-  if (const ByteSize budget = find_run(); budget != 0) the_settings.pool.budget = budget;
+  if (const ByteSize budget = find_run(); budget != 0) {
+    the_settings.pool.budget = budget;
+  } else if (the_settings.scope == BudgetScope::kTree) {
+    if (!lease::is_in_tree())
+      sys::complain(
+          "libbuoy_preload.so: the run's shared memory is not to be found, so there is no budget "
+          "to "
+          "take part in (its descriptor was closed)");
+    end_process();
+  }
   accept_disk_ledger(the_settings.pool);
   the_settings.pool.heartbeat = &beat_in_run;
+  if (lease::is_in_tree()) the_settings.pool.more_room = &lease::find_more_room;
   const Result<Pool*> made = make_pool();
   if (!made) {
     const char* name = strerrordesc_np(made.code());
@@ -177,7 +188,9 @@ bool is_own_process() {
 int own_process() { return own_pid.load(std::memory_order_relaxed); }
 
 Status before_fork() {
+  if (const Status s = lease::before_fork(); !s) return s;
   if (const Status s = pool().before_fork(); !s) {
+    lease::after_fork_in_parent(-1);
     const char* name = strerrordesc_np(s.code());
     sys::Line()
         .text("fork refused: the child would have no userfaultfd (")
@@ -190,7 +203,10 @@ Status before_fork() {
   return {};
 }
 
-void after_fork_in_parent() { pool().after_fork_in_parent(); }
+void after_fork_in_parent(long child) {
+  pool().after_fork_in_parent();
+  lease::after_fork_in_parent(child);
+}
 
 void after_fork_in_child() {
   own_pid.store(static_cast<int>(sys::call(SYS_getpid)), std::memory_order_relaxed);

@@ -36,7 +36,8 @@ extern constinit std::atomic<Pool*> the_pool __attribute__((visibility("hidden")
 // between. Calls do not nest; the caller has signals blocked and runs on unmanaged stack.
 // Refused with a line, and nothing changed, where the child could not set up its memory.
 [[nodiscard]] Status before_fork();
-void after_fork_in_parent();
+// `child`: what the clone answered.
+void after_fork_in_parent(long child);
 // The child cannot live without its memory: ends the process if the ranges cannot be set up.
 void after_fork_in_child();
 

@@ -137,6 +137,14 @@ Result<Settings> read_settings(const char** what) {
     return Error{EINVAL};
   }
 
+  *what = environment::kBudgetScope;
+  const char* scope = initial_environment(environment::kBudgetScope);
+  if (is(scope, "tree")) {
+    s.scope = BudgetScope::kTree;
+  } else if (scope != nullptr && !is(scope, "process")) {
+    return Error{EINVAL};
+  }
+
   *what = environment::kShowBudget;
   const char* shown = initial_environment(environment::kShowBudget);
   if (is(shown, "no")) {

@@ -14,12 +14,16 @@ enum class UnmanagedExec : unsigned char { kRefuse, kAllow };
 // Is the program told that its budget is all the memory there is?
 enum class ShowBudget : unsigned char { kYes, kNo };
 
+// Whose budget is it?
+enum class BudgetScope : unsigned char { kProcess, kTree };
+
 struct Settings {
   PoolOptions pool;
   const char* stats = nullptr;  // "-" or a path; null: none wanted
   const char* trace = nullptr;  // a path; null: none wanted
   int first_pid = 0;            // the process that `buoy run` started
   UnmanagedExec unmanaged_exec = UnmanagedExec::kRefuse;
+  BudgetScope scope = BudgetScope::kProcess;
   ShowBudget show_budget = ShowBudget::kYes;
 };
 

@@ -16,6 +16,7 @@
 #include "gate/call.h"
 #include "gate/gate.h"
 #include "gate/parts.h"
+#include "preload/lease.h"
 #include "preload/runtime.h"
 #include "preload/shown_text.h"
 
@@ -26,6 +27,7 @@ constinit bool is_shown = false;
 
 ShownBudget current_budget() {
   ShownBudget shown;
+  if (lease::is_in_tree()) return {lease::whole(), lease::leased()};
   (void)pool().stat("budget_bytes", &shown.budget);
   (void)pool().stat("resident_bytes", &shown.resident);
   return shown;

@@ -33,12 +33,16 @@ bool Reclaimer::charge(Precharge& precharge, PageCount n) {
     poke();
     return true;
   }
+  while (find_more_room())
+    if (precharge.try_add(n)) return true;
   context_.counters.add(Event::allocstall);
   poke();
   for (unsigned fruitless = 0; fruitless < kFruitlessRounds;) {
     const PageCount freed = reclaim(std::max(n, PageCount(squeeze_batch())), ReclaimKind::kDirect);
     if (precharge.try_add(n)) return true;
+    if (find_more_room()) continue;
     if (freed.is_zero()) {
+      if (find_more_room(Patience::kSome)) continue;
       if (are_last(ReclaimKind::kDirect)) break;
       ++fruitless;
       if (fruitless > 2) sys::yield();
@@ -344,8 +348,15 @@ PageCount Reclaimer::background_round() {
 void Reclaimer::keep_ahead() {
   bool idle = context_.budget.is_above_high();
   // Nothing to get: wait to be poked rather than spin.
-  while (!idle && !stop_.load(std::memory_order_relaxed))
-    idle = background_round().is_zero() || context_.budget.is_above_high();
+  while (!idle && !stop_.load(std::memory_order_relaxed)) {
+    {
+      const GatePass pass(context_.gate);
+      while (!context_.budget.is_above_high() && find_more_room()) {
+      }
+    }
+    idle = context_.budget.is_above_high() || background_round().is_zero() ||
+           context_.budget.is_above_high();
+  }
 }
 
 void Reclaimer::run_background() {

@@ -63,6 +63,14 @@ class Reclaimer {
   // it lives on. Before start_background(); kept in a fork child.
   using Heartbeat = void (*)();
   void set_heartbeat(Heartbeat heartbeat) { heartbeat_ = heartbeat; }
+  // Asked for more room before anything is reclaimed, and once nothing can be: true, the budget is
+  // larger now. Inside the gate, without locks. Before start_background(); kept in a fork child.
+  enum class Patience : std::uint8_t { kNone, kSome };
+  using MoreRoom = bool (*)(Patience);
+  void set_more_room(MoreRoom more_room) { more_room_ = more_room; }
+  [[nodiscard]] bool find_more_room(Patience patience = Patience::kNone) {
+    return more_room_ != nullptr && more_room_(patience);
+  }
   // The background thread. Without one (SoftMmu, tests) everything is direct.
   [[nodiscard]] Status start_background();
   void stop_background();
@@ -158,6 +166,7 @@ class Reclaimer {
   Pressure pressure_{context_};
   PoolShare pool_share_;
   Heartbeat heartbeat_ = nullptr;
+  MoreRoom more_room_ = nullptr;
   std::uint64_t next_beat_ = 0;  // the background thread's; monotonic, nanoseconds
   BareThread thread_;
   std::atomic<std::uint32_t> wake_word_{0};

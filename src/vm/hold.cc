@@ -16,10 +16,9 @@ constexpr unsigned kMostTries = 1000;
 
 Status Vm::pin(PageRun run, PinFor purpose) {
   if (mapped_prefix(run) != run.count) return Error{ENOMEM};
-  // A pin that can never fit must not push everything else out first.
-  if (run.count + PageCount(kPagesPerBlock) > context_.budget.limit() - context_.budget.reserve())
-    return Error{EAGAIN};
   const SignalBlock signals;
+  // A pin that can never fit must not push everything else out first.
+  if (!fits_held(run.count)) return Error{EAGAIN};
   PageCount done;
   Status result;
   while (done < run.count && result.ok()) {
@@ -184,10 +183,18 @@ Status Vm::lock_contents(PageRun run, bool on_fault_only) {
   return {};
 }
 
+bool Vm::fits_held(PageCount count) {
+  for (;;) {
+    // Something must be left to work in.
+    const PageCount most = context_.budget.limit() - context_.budget.reserve();
+    if (count + PageCount(kPagesPerBlock) <= most) return true;
+    const GatePass pass(context_.gate);
+    if (!reclaimer_.find_more_room()) return false;
+  }
+}
+
 Status Vm::lock_all(bool on_fault_only) {
-  // Something must be left to work in.
-  const PageCount most = context_.budget.limit() - context_.budget.reserve();
-  if (lockable_pages() + PageCount(kPagesPerBlock) > most) return Error{ENOMEM};
+  if (!fits_held(lockable_pages())) return Error{ENOMEM};
   for (Lockable next = next_lockable(kEverywhere.first); !next.run.count.is_zero();
        next = next_lockable(next.run.end())) {
     const Status s =

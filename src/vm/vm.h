@@ -217,6 +217,12 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
 
   // Shrinks or grows the budget. EAGAIN if reclaim could not free enough (unchanged then).
   Status resize(PageCount budget);
+  // A larger budget, from inside the gate. Not while another thread is in resize().
+  void grow(PageCount by) {
+    const PageCount budget = context_.budget.limit() + by;
+    context_.budget.set_limit(budget);
+    context_.lru.set_budget_pages(budget.value());
+  }
 
   // Counts everything and compares with the gauges and the budget; aborts on a difference.
   // `arena_pages`: what the arena has charged. Closes the gate meanwhile.
@@ -255,6 +261,8 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // Has the program locked any of the run through us?
   [[nodiscard]] bool has_locked(PageRun run) const;
   [[nodiscard]] Residency residency_of(Pte p) const;
+  // Can so many pages be kept in place?
+  [[nodiscard]] bool fits_held(PageCount count);
   // What lock_all() would lock; and the next of it from `at` on, none at the end.
   [[nodiscard]] PageCount lockable_pages();
   struct Lockable {
