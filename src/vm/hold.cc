@@ -188,6 +188,7 @@ bool Vm::fits_held(PageCount count) {
     // Something must be left to work in.
     const PageCount most = context_.budget.limit() - context_.budget.reserve();
     if (count + PageCount(kPagesPerBlock) <= most) return true;
+    const SignalBlock signals;
     const GatePass pass(context_.gate);
     if (!reclaimer_.find_more_room()) return false;
   }
