@@ -136,6 +136,9 @@ void buoy_signal_deliver(SignalFrame* frame, std::uint64_t mask) {
     buoy_signal_resume(&frame->context);
   if (frame->info.si_signo == SIGSYS) without_handler(*frame);
   const mmu::KernelSigaction action = signals::handler_of(frame->info.si_signo);
+  // The kernel blocks more than the program has asked for (signals.cc).
+  if (frame->info.si_signo == SIGSYS)
+    mask = (frame->context.mask | action.mask) & ~signals::kKeptOpen;
   if (frame->info.si_signo == SIGSEGV) mmu::signal_delivery::correct_segv(&frame->info);
   if (thread::is_on_own_stack(address_of(frame)))
     frame = move_to_program(frame, wants_stack(action));

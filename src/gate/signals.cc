@@ -121,6 +121,8 @@ mmu::KernelSigaction kernels(int signal, const mmu::KernelSigaction& programs_ow
   action.handler = reinterpret_cast<void*>(&buoy_signal_enter);
   action.flags |= static_cast<unsigned long>(SA_ONSTACK | SA_SIGINFO);
   if (!is_always_ours) return action;
+  // No other signal may come before it is known whether it is a call that is dispatched.
+  action.mask = ~kKeptOpen;
   action.flags = (action.flags | kRestorer) & ~static_cast<unsigned long>(SA_RESETHAND);
   action.restorer = mmu::signal_delivery::restorer();
   return action;
