@@ -125,7 +125,10 @@ long Call::make() {
 }
 
 long Call::settle(long result) {
-  if (result == -EFAULT) result = retry();
+  if (result == -EFAULT && is_opaque(entry_))
+    result = look_behind(entry_.kind == Class::kLossy ? result : retry());
+  else if (result == -EFAULT)
+    result = retry();
   if (result <= 0) return result;
   const Transfer t = transfer_of(number_);
   if (t.kind == Transfer::Kind::kNone) return result;
@@ -247,29 +250,48 @@ long Call::held() {
       return pins.add(remote.first(kWidest), reads ? PinFor::kReading : PinFor::kWriting);
     });
   if (pins.is_full()) return -ENOMEM;
-  long result = raw();
-  for (unsigned tries = 0; result == -EFAULT && tries < kUnpinnedTries; ++tries) {
-    if (!bring_in_behind(pins)) break;
+  return look_behind(raw());
+}
+
+// A structure whose layout is not known here may itself have pointers. Where the call answered EFAULT, what
+// looks like one to managed memory is brought in and held, wherever the structure lies, and it is made
+// again, each time with more of it.
+long Call::look_behind(long result) {
+  std::size_t window = kFirstWindow;
+  for (unsigned tries = 0; result == -EFAULT && tries < kUnpinnedTries; ++tries, window *= 8) {
+    PinnedParts pins(memory_, entry_, arguments_, kWidest);
+    if (!bring_in_behind(pins, window)) break;
     result = raw();
   }
   return result;
 }
 
-// A structure whose layout is not known here may itself have pointers: what looks like one to
-// managed memory is brought in, as far as its page and the next ones go.
+// The first words of a structure, which may be shorter than it is thought to be: what lies behind its page is
+// asked for.
+std::size_t Call::read_words(Bytes structure, std::uint64_t* words) {
+  const Bytes in_page = structure.first(kPageSize - structure.address % kPageSize);
+  if (!read_program(memory_, words, in_page)) return 0;
+  const Bytes behind = structure.after(in_page.length);
+  auto* const to = reinterpret_cast<std::byte*>(words) + in_page.length;
+  const bool is_more =
+      behind.length != 0 &&
+      (memory_.is_managed(behind) ? read_program(memory_, to, behind)
+                                  : sys::read_own(to, behind.pointer(), behind.length));
+  return (is_more ? structure.length : in_page.length) / sizeof *words;
+}
+
 template <typename Pins>
-bool Call::bring_in_behind(Pins& pins) {
+bool Call::bring_in_behind(Pins& pins, std::size_t window) {
   bool has_found = false;
   for_each_part(memory_, entry_, arguments_, [&](Bytes part, PinFor) {
     constexpr std::size_t kLookedAt = 256;
     std::uint64_t words[kLookedAt / sizeof(std::uint64_t)] = {};
-    const Bytes looked_at = part.first(sizeof words);
-    if (!read_program(memory_, words, looked_at)) return true;
-    for (std::size_t i = 0; i < looked_at.length / sizeof(std::uint64_t); ++i) {
+    const std::size_t count = read_words(part.first(sizeof words), words);
+    for (std::size_t i = 0; i < count; ++i) {
       if (!memory_.is_managed_at(words[i])) continue;
       has_found = true;
       PinFor purpose = PinFor::kWriting;
-      const Bytes behind = memory_.touchable(Bytes{words[i], kFirstWindow}, &purpose);
+      const Bytes behind = memory_.touchable(Bytes{words[i], window}, &purpose);
       if (memory_.bring_in(behind, purpose) != Had::kFull) pins.add(behind, purpose);
     }
     return true;

@@ -45,8 +45,10 @@ class Call {
   long retry();
   long once_pinned(std::size_t window);
   long held();
+  long look_behind(long result);
+  std::size_t read_words(Bytes structure, std::uint64_t* words);
   template <typename Pins>
-  bool bring_in_behind(Pins& pins);
+  bool bring_in_behind(Pins& pins, std::size_t window);
   // More of a transfer that stopped short at a missing page.
   long go_on(long done);
   long go_on_vector(long done);

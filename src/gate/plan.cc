@@ -90,7 +90,9 @@ Plan plan_for(const Site& site) {
   }
   if (is_left_alone(site.number)) return plan;
   const Entry& entry = entry_of(site.number);
-  const Need need = need_of(entry, site.number);
+  Need need = need_of(entry, site.number);
+  // What a structure points at is looked for where the call answers EFAULT.
+  need.behind = need.behind || (is_opaque(entry) && !returns_twice(site.number));
   plan.behind = need.behind && site.has_behind();
   const bool wants_front = need.front || (need.behind && !plan.behind);
   plan.is_always = wants_front && need.always;

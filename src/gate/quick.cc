@@ -97,7 +97,7 @@ Quickly read_by_copy(Memory& memory, Frame& f) {
 Quickly transfer(Memory& memory, Frame& f) {
   const bool reads = f.result == SYS_read || f.result == SYS_pread64;
   const Bytes buffer = at(f.arguments[1], static_cast<std::size_t>(f.arguments[2]));
-  if (buffer.length == 0) return Quickly::kNot;
+  if (!memory.is_managed(buffer)) return Quickly::kInPlace;
   if (f.result == SYS_read && !loses_nothing(f)) {
     const bool is_known =
         descriptor_kinds.known(static_cast<int>(f.arguments[0])) != DescriptorKind::kUnknown;
@@ -106,8 +106,8 @@ Quickly transfer(Memory& memory, Frame& f) {
   const bool is_one_page = buffer.length <= kPage - buffer.address % kPage;
   if (f.result == SYS_write && !is_one_page && buffer.length <= kAtomic) return Quickly::kNot;
   const Bytes first = buffer.first(reads ? kLookedAtIn : kLookedAtOut);
-  return is_fit(memory, first, reads ? PinFor::kWriting : PinFor::kReading) ? Quickly::kInPlace
-                                                                            : Quickly::kNot;
+  return are_ready(memory, first, reads ? PinFor::kWriting : PinFor::kReading) ? Quickly::kInPlace
+                                                                               : Quickly::kNot;
 }
 
 // recvfrom(2), where nobody asks for the sender.
@@ -313,11 +313,9 @@ Quickly by_number(Memory& memory, Frame& f) {
 void route_opens() { are_opens_routed = true; }
 
 Quickly quickly(Memory& memory, Frame& f) {
-  const std::int64_t number = f.result;
   const Quickly answer = by_number(memory, f);
-  const bool is_settled = f.info->has_behind || number == SYS_ioctl;
-  if (answer == Quickly::kInPlace && !(f.info->is_in_place && is_settled)) return Quickly::kNot;
-  return answer;
+  const bool is_settled = f.info->is_in_place && f.info->has_behind;
+  return answer == Quickly::kInPlace && !is_settled ? Quickly::kNot : answer;
 }
 
 bool is_done(const Memory& memory, const Frame& f) {

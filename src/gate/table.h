@@ -74,6 +74,15 @@ struct Entry {
   Operand operands[kMostOperands] = {};
 };
 
+// May it touch memory that only the layout of a structure, which is not known here, tells of?
+[[nodiscard]] constexpr bool is_opaque(const Entry& entry) {
+  bool is_opaque = entry.kind == Class::kUnknown;
+  for (unsigned k = 0; k < entry.count; ++k)
+    is_opaque = is_opaque || entry.operands[k].size == Size::kIoctl ||
+                entry.operands[k].size == Size::kByCommand;
+  return is_opaque;
+}
+
 // The highest number that the table knows, plus one.
 [[nodiscard]] long table_end();
 // What is known of a system call; of a number that is not in the table, the one entry kUnknown.

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <mqueue.h>
@@ -399,6 +400,17 @@ class SocketCalls {
     EXPECT(ioctl(udp_[0], SIOCGIFCONF, asked) == 0 &&
            asked->ifc_len >= static_cast<int>(sizeof(ifreq)));
     EXPECT(asked->ifc_req[0].ifr_addr.sa_family == AF_INET);
+    // What a structure points at, wherever that lies.
+    list.ifc_len = kRoom;
+    list.ifc_buf = p_.out(kRoom);
+    EXPECT(ioctl(udp_[0], SIOCGIFCONF, &list) == 0 &&
+           list.ifc_len >= static_cast<int>(sizeof(ifreq)));
+    EXPECT(list.ifc_req[0].ifr_addr.sa_family == AF_INET);
+    const sock_filter all_pass[] = {BPF_STMT(BPF_RET | BPF_K, 0xffffffffU)};
+    const sock_fprog filter{1, reinterpret_cast<sock_filter*>(p_.in(all_pass, sizeof all_pass))};
+    EXPECT(setsockopt(udp_[0], SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) == 0);
+    const int none = 0;
+    EXPECT(setsockopt(udp_[0], SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof none) == 0);
     ifreq request{};
     std::strcpy(request.ifr_name, "lo");
     auto* const flags = p_.in(request);
