@@ -132,7 +132,7 @@ class Pool {
   // The names of stat(), from 0 on; null past the last.
   [[nodiscard]] static const char* stat_name(std::size_t index);
   // How many there are, gauges first. The order is fixed within a build.
-  static constexpr std::size_t kGaugeCount = 26;
+  static constexpr std::size_t kGaugeCount = 27;
   [[nodiscard]] static constexpr std::size_t stat_count() { return kGaugeCount + kEventCount; }
   // An event counter, which only grows, rather than a gauge?
   [[nodiscard]] static constexpr bool is_counter(std::size_t i) { return i >= kGaugeCount; }
@@ -155,6 +155,8 @@ class Pool {
   [[nodiscard]] Status open();
   void close();
   [[nodiscard]] ByteSize metadata_bytes() const;
+  // Private memory of the process that is neither in the budget nor metadata; 0 where /proc is not there.
+  [[nodiscard]] ByteSize outside_bytes() const;
   // Empties what blocks of the arena can be emptied; pages given back.
   PageCount give_back_whole_blocks();
   frames::ContiguousResult allocate_run(PageCount count, frames::Area area);

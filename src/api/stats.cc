@@ -1,10 +1,13 @@
 // What a pool tells about itself: gauges computed on demand, and every event counter.
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
 
 #include "api/pool.h"
+#include "base/descriptors.h"
+#include "base/digits.h"
 
 namespace buoy {
 
@@ -25,6 +28,7 @@ constexpr std::string_view kGauges[] = {
     "metadata_bytes",
     "pagetable_bytes",
     "pinned_bytes",
+    "outside_bytes",
     "resident_without_lazyfree_bytes",
     "arena_bytes",
     "arena_lost_bytes",
@@ -47,6 +51,24 @@ ByteSize Pool::metadata_bytes() const {
          static_cast<ByteSize>(users_metadata_.load(std::memory_order_relaxed));
 }
 
+// Of /proc/self/statm: pages resident, and those of them that are of files or shared.
+ByteSize Pool::outside_bytes() const {
+  char text[128];
+  const descriptors::RoomForOne room;
+  const long n = sys::read_file("/proc/self/statm", text, sizeof text - 1);
+  if (n <= 0) return 0;
+  text[n] = '\0';
+  const char* at = text;
+  std::uint64_t pages[3] = {};  // mapped, resident, shared
+  for (std::uint64_t& p : pages) {
+    p = parse_digits(&at);
+    if (p == kNoNumber || *at++ != ' ') return 0;
+  }
+  const ByteSize ours = context_.budget.used().bytes() + metadata_bytes();
+  const ByteSize all = (pages[1] - std::min(pages[1], pages[2])) * kPageSize;
+  return all - std::min(all, ours);
+}
+
 bool Pool::stat(std::string_view name, std::uint64_t* value) const {
   const auto bytes_in = [this](PteState s) { return context_.pages_in(s) * kPageSize; };
   const ByteSize resident = context_.budget.used().bytes();
@@ -61,6 +83,7 @@ bool Pool::stat(std::string_view name, std::uint64_t* value) const {
   if (name == "pressure_level")
     return *value = static_cast<std::uint64_t>(vm_.pressure_level()), true;
   if (name == "metadata_bytes") return *value = metadata_bytes(), true;
+  if (name == "outside_bytes") return *value = outside_bytes(), true;
   if (name == "pagetable_bytes") return *value = mmu_->pagetable_bytes(), true;
   // What the engine believes just now that taking a run of pages away costs.
   if (name == "mmu_take_ns") return *value = mmu_->costs().take_run_ns, true;

@@ -140,6 +140,7 @@ class UffdMmu final : public Mmu, private SignalReceiver, private ThreadDelivery
   Progress copy_back_and_drop(const Reservation& r, PageRun run);
 
   // uffd_take.cc
+  Progress take_ours(const Reservation& r, PageRun run);
   Progress take_by_move(const Reservation& r, PageRun run);
   Progress take_by_copy(const Reservation& r, PageRun run);
   [[nodiscard]] PageCount leading_holes(PageRun run) const;

@@ -16,7 +16,25 @@
 
 namespace buoy::mmu {
 
+// A run may reach over pages that are not there, and among these over somebody else's, which stay: the
+// kernel would move them as well.
 Progress UffdMmu::take(const Reservation& r, PageRun run) {
+  PageCount done;
+  while (done < run.count) {
+    const PageRun rest = rest_of(run, done);
+    const PageCount ours = gone_.gap_prefix_unlocked(rest);
+    if (ours.is_zero()) {
+      done += gone_.covered_prefix_unlocked(rest);
+      continue;
+    }
+    const Progress taken = take_ours(r, {rest.first, ours});
+    done += taken.done;
+    if (!taken.complete()) return {done, taken.outcome};
+  }
+  return {done, Outcome::kDone};
+}
+
+Progress UffdMmu::take_ours(const Reservation& r, PageRun run) {
   count(Event::mmu_take_calls);
   table_.note_populated(r, run, Side::kShadow);
   const std::uint64_t start = read_tsc();

@@ -1,6 +1,9 @@
 #include "preload/address_space.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -224,7 +227,50 @@ long map_where_free(Pool& pool, const MapRequest& r, int fd, off_t offset) {
   return map_foreign(pool, r, *range, fd, offset);
 }
 
+// Is it /dev/zero, open for reading? A private mapping of that is private and anonymous.
+bool is_zeros(int fd) {
+  struct stat st {};
+  if (sys::call(SYS_fstat, fd, sys::ptr(&st)) != 0 || !S_ISCHR(st.st_mode)) return false;
+  if (st.st_rdev != makedev(1, 5)) return false;
+  const long how = sys::call(SYS_fcntl, fd, F_GETFL);
+  return how >= 0 && (how & O_ACCMODE) != O_WRONLY;
+}
+
+// Where the kernel puts MAP_32BIT.
+constexpr Range kLow{std::uintptr_t{1} << 30, std::uintptr_t{1} << 31};
+
+// MAP_32BIT: in a gap of ours there, else where the kernel would put it. kKernel's, if neither can be.
+long map_low(Pool& pool, const MapRequest& r, std::size_t bytes) {
+  for (Range rest = kLow; !rest.is_empty();) {
+    const Stretch s = first_stretch(pool, rest);
+    rest.begin = s.range.end;
+    if (s.owner != Owner::kNobody || s.range.bytes() < bytes) continue;
+    const Result<void*> at = pool.map_at(s.range.pointer(), bytes, map_flags(r), access_of(r.prot));
+    if (at) return reinterpret_cast<long>(*at);
+    if (at.code() != EEXIST) return -static_cast<long>(at.code());
+  }
+  constexpr int kTrial = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT;
+  const std::size_t wanted = (bytes + 2 * kBlockSize - 1) & ~(kBlockSize - 1);
+  const long trial = kernel_mmap(nullptr, wanted, PROT_NONE, kTrial, -1, 0);
+  if (trial > 0) {
+    sys::call(SYS_munmap, trial, static_cast<long>(wanted));
+    const std::uintptr_t block =
+        (static_cast<std::uintptr_t>(trial) + kBlockSize - 1) & ~(kBlockSize - 1);
+    const Result<void*> at = pool.map_at(pointer_to(block), bytes, map_flags(r), access_of(r.prot));
+    if (at) return reinterpret_cast<long>(*at);
+    if (at.code() != EEXIST) return -static_cast<long>(at.code());
+  }
+  return kernel_mmap(r.address, r.length, r.prot, r.flags, -1, 0);
+}
+
 long map_unlocked(void* address, std::size_t length, int prot, int flags, int fd, off_t offset) {
+  const bool may_be_zeros = (flags & (MAP_TYPE | MAP_ANONYMOUS)) == MAP_PRIVATE &&
+                            length >= kManagedFrom && offset % static_cast<off_t>(kPageSize) == 0;
+  if (may_be_zeros && is_zeros(fd)) {
+    flags |= MAP_ANONYMOUS;
+    fd = -1;
+    offset = 0;
+  }
   const MapRequest r{address, length, prot, flags};
   if ((flags & MAP_FIXED) != 0) forget_data(address, length);
   if ((flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) == MAP_FIXED) {
@@ -245,7 +291,11 @@ long map_unlocked(void* address, std::size_t length, int prot, int flags, int fd
   const auto wished = reinterpret_cast<std::uintptr_t>(address) & ~(kPageSize - 1);
   const bool is_possible = wished >= kLowestWish && range_of(pointer_to(wished), rounded).ok();
   void* hint = is_possible ? pointer_to(wished) : nullptr;
-  const long placed = address_or_error(pool().map(rounded, map_flags(r), access_of(prot), hint));
+  const bool is_low = (flags & MAP_32BIT) != 0;
+  if (is_low && hint != nullptr) return kernel_mmap(address, length, prot, flags, fd, offset);
+  const long placed =
+      is_low ? map_low(pool(), r, rounded)
+             : address_or_error(pool().map(rounded, map_flags(r), access_of(prot), hint));
   if (placed > 0 && (flags & MAP_LOCKED) != 0) {
     // MAP_LOCKED does not fail where mlock would.
     void* p = reinterpret_cast<void*>(placed);  // NOLINT(performance-no-int-to-ptr)

@@ -22,6 +22,7 @@
 #include "preload/jemalloc.h"
 #include "preload/memory_locks.h"
 #include "preload/runtime.h"
+#include "preload/static_data.h"
 #include "preload/settings.h"
 
 namespace buoy::preload {
@@ -147,6 +148,7 @@ void settle_tables() {
 __attribute__((constructor)) void set_up_arenas() {
   if (!give_arenas_their_memory()) foreign::can_tell.store(false, std::memory_order_relaxed);
   settle_tables();
+  take_over_static_data();
   arenas_are_set_up.store(true, std::memory_order_relaxed);
 }
 

@@ -1,12 +1,13 @@
 // Which mappings of a program become managed memory, and which stay the kernel's.
 //
-// Managed: private anonymous memory from kManagedFrom upwards that may lie anywhere, whatever its
-// access: PROT_NONE reservations and MAP_NORESERVE giants included, which are committed later by
-// mprotect or MAP_FIXED. MAP_DROPPABLE too, which is then dropped under our pressure.
+// Managed: private anonymous memory from kManagedFrom upwards, anywhere or below 2 GiB (MAP_32BIT),
+// whatever its access: PROT_NONE reservations and MAP_NORESERVE giants included, which are committed
+// later by mprotect or MAP_FIXED. MAP_DROPPABLE too, which is then dropped under our pressure. Private
+// mappings of /dev/zero are anonymous by another name.
 //
 // The kernel's: files and shared memory (not ours to forget), stacks (MAP_STACK, MAP_GROWSDOWN:
-// signal frames and the guard's growth need them there), huge-page pools (MAP_HUGETLB), addresses
-// below 4 GiB (MAP_32BIT), fixed addresses outside managed memory, and everything small.
+// signal frames and the guard's growth need them there), huge-page pools (MAP_HUGETLB), fixed
+// addresses outside managed memory, and everything small.
 #pragma once
 
 #include <sys/mman.h>
@@ -18,10 +19,10 @@
 
 namespace buoy::preload {
 
-// Below this a mapping costs us more than it can give back: it takes address space and metadata of
-// at least one block, and smaller mappings are guard pages, thread control blocks and trampolines,
-// which are few and hot.
-inline constexpr ByteSize kManagedFrom = ByteSize{64} << 10;
+// Below this a mapping costs us more than it can give back: smaller ones are guard pages, signal stacks,
+// thread control blocks and trampolines, which are few and hot. From here on they are a program's
+// pieces of heap, of which there may be thousands; they share spans of address space and leaves.
+inline constexpr ByteSize kManagedFrom = ByteSize{16} << 10;
 
 enum class Keeper { kPool, kKernel };
 
@@ -37,7 +38,7 @@ inline constexpr int kMapDroppable = 8;
 
 // Private, anonymous, of no special kind.
 [[nodiscard]] constexpr bool is_plain(const MapRequest& r) {
-  constexpr int kSpecial = MAP_STACK | MAP_GROWSDOWN | MAP_HUGETLB | MAP_32BIT;
+  constexpr int kSpecial = MAP_STACK | MAP_GROWSDOWN | MAP_HUGETLB;
   constexpr int kKnownProt = PROT_READ | PROT_WRITE | PROT_EXEC;
   return (r.flags & MAP_ANONYMOUS) != 0 && (r.flags & kSpecial) == 0 && (r.prot & ~kKnownProt) == 0;
 }
