@@ -14,8 +14,30 @@
 
 namespace buoy {
 
+// How long faults took, each counted in the bucket of its length: from so many microseconds to twice as
+// many. In the order of their lengths; see fault_time_bucket().
+#define BUOY_FAULT_TIMES(X)                                        \
+  X(fault_us_0, "faults that took less than a microsecond")        \
+  X(fault_us_1, "faults that took 1 microsecond, and less than 2") \
+  X(fault_us_2, "and so on: 2 to 4")                               \
+  X(fault_us_4, "4 to 8")                                          \
+  X(fault_us_8, "8 to 16")                                         \
+  X(fault_us_16, "16 to 32")                                       \
+  X(fault_us_32, "32 to 64")                                       \
+  X(fault_us_64, "64 to 128")                                      \
+  X(fault_us_128, "128 to 256")                                    \
+  X(fault_us_256, "256 to 512")                                    \
+  X(fault_us_512, "512 to 1024")                                   \
+  X(fault_us_1024, "1 to 2 milliseconds")                          \
+  X(fault_us_2048, "2 to 4")                                       \
+  X(fault_us_4096, "4 to 8")                                       \
+  X(fault_us_8192, "8 to 16")                                      \
+  X(fault_us_16384, "16 milliseconds and more")
+
 #define BUOY_EVENTS(X)                                                                      \
   X(pgfault, "faults that reached us")                                                      \
+  X(fault_ns, "nanoseconds that they took, summed over all threads")                        \
+  BUOY_FAULT_TIMES(X)                                                                       \
   X(pgmajfault, "faults that had to decompress or read the backing file")                   \
   X(pgfault_zero, "pages filled with zeros on a fault")                                     \
   X(pgfault_standby, "faults answered from standby")                                        \
@@ -92,6 +114,24 @@ enum class Event : std::uint8_t {
 inline constexpr std::size_t kEventCount = static_cast<std::size_t>(Event::kCount);
 
 [[nodiscard]] std::string_view event_name(Event e);
+
+inline constexpr unsigned kFaultTimeBuckets = 16;
+static_assert(static_cast<unsigned>(Event::fault_us_16384) ==
+              static_cast<unsigned>(Event::fault_us_0) + kFaultTimeBuckets - 1);
+// The i-th of BUOY_FAULT_TIMES.
+[[nodiscard]] constexpr Event fault_time_bucket(unsigned i) {
+  return static_cast<Event>(static_cast<unsigned>(Event::fault_us_0) + i);
+}
+// Where that bucket begins, in nanoseconds; it ends where the next begins.
+[[nodiscard]] constexpr std::uint64_t fault_time_from_ns(unsigned i) {
+  return i == 0 ? 0 : 1000ULL << (i - 1);
+}
+[[nodiscard]] constexpr unsigned bucket_of_fault_time(std::uint64_t ns) {
+  const std::uint64_t us = ns / 1000;
+  if (us == 0) return 0;
+  const unsigned bucket = 64U - static_cast<unsigned>(__builtin_clzll(us));
+  return bucket < kFaultTimeBuckets ? bucket : kFaultTimeBuckets - 1;
+}
 
 class Counters {
  public:

@@ -17,6 +17,17 @@ TEST(Counters, NamesAreDistinct) {
   EXPECT_EQ(event_name(Event::pglazyfree), "pglazyfree");
 }
 
+TEST(Counters, EveryTimeIsInTheBucketThatItsBoundsSay) {
+  EXPECT_EQ(bucket_of_fault_time(0), 0U);
+  for (unsigned i = 1; i < kFaultTimeBuckets; ++i) {
+    EXPECT_EQ(bucket_of_fault_time(fault_time_from_ns(i)), i);
+    EXPECT_EQ(bucket_of_fault_time(fault_time_from_ns(i) - 1), i - 1);
+    EXPECT_EQ(event_name(fault_time_bucket(i)),
+              "fault_us_" + std::to_string(fault_time_from_ns(i) / 1000));
+  }
+  EXPECT_EQ(bucket_of_fault_time(~0ULL), kFaultTimeBuckets - 1);
+}
+
 TEST(Counters, NoEventIsLost) {
   Counters counters;
   std::vector<std::thread> threads;

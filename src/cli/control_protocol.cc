@@ -20,11 +20,9 @@ struct Word {
   std::string_view name;
   Kind kind;
 };
-constexpr Word kWords[] = {{"stats", Kind::kStats},
-                           {"set-budget", Kind::kSetBudget},
-                           {"reclaim", Kind::kReclaim},
-                           {"compact", Kind::kCompact},
-                           {"subscribe", Kind::kSubscribe}};
+constexpr Word kWords[] = {{"stats", Kind::kStats},         {"set-budget", Kind::kSetBudget},
+                           {"reclaim", Kind::kReclaim},     {"compact", Kind::kCompact},
+                           {"subscribe", Kind::kSubscribe}, {"picture", Kind::kPicture}};
 
 Failure wrong(std::string why) { return {kUsage, std::move(why)}; }
 
@@ -64,10 +62,29 @@ Json statistics_of(const MemberReply& reply) {
   return object;
 }
 
+// Rows of numbers; their meaning is in docs/control.md.
+Json picture_of(const Picture& picture) {
+  Json cells = Json::array();
+  for (const PictureCell& cell : picture.cells) {
+    Json row = {cell.first_block * kBlockSize, cell.blocks, cell.region * kPageSize};
+    for (const std::uint32_t pages : cell.pages) row.push_back(pages);
+    row.push_back(cell.faults);
+    cells.push_back(std::move(row));
+  }
+  Json arena = Json::array();
+  for (const PictureBlock& block : picture.blocks)
+    arena.push_back({block.state == PictureBlock::kPresent ? 1 : 0, block.free, block.movable});
+  return {{"cells", std::move(cells)},
+          {"cells_left_out", picture.cells_left_out},
+          {"arena", std::move(arena)},
+          {"arena_left_out", picture.blocks_left_out}};
+}
+
 Json process_of(Kind kind, const MemberReply& reply) {
   Json object = {{"pid", reply.pid}, {"command", reply.command}};
   if (!reply.error.empty()) object["error"] = reply.error;
-  if (reply.words.empty()) return object;
+  if (reply.picture) object["picture"] = picture_of(*reply.picture);
+  if (reply.words.empty() || kind == Kind::kPicture) return object;
   if (kind == Kind::kStats || kind == Kind::kSubscribe) {
     object["stats"] = statistics_of(reply);
     return object;
@@ -91,10 +108,10 @@ Outcome<ControlRequest> parse_request(std::string_view line) {
     return wrong(R"("op" is missing, as in {"op":"stats"})");
   const Word* word = find_word(op->get_ref<const std::string&>());
   if (word == nullptr)
-    return wrong("unknown op; there are stats, set-budget, reclaim, compact, subscribe");
+    return wrong("unknown op; there are stats, set-budget, reclaim, compact, subscribe, picture");
   ControlRequest request;
   request.kind = word->kind;
-  if (json.contains("pid")) {
+  if (json.contains("pid") || word->kind == Kind::kPicture) {
     const auto pid = number_in(json, "pid", 1, INT_MAX);
     if (!pid) return pid.failure();
     request.pid = static_cast<pid_t>(*pid);

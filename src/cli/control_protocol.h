@@ -9,10 +9,12 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "api/picture.h"
 #include "base/units.h"
 #include "cli/outcome.h"
 
@@ -22,11 +24,20 @@ namespace buoy::cli {
 inline constexpr std::size_t kMostRequestBytes = 4096;
 
 struct ControlRequest {
-  enum class Kind : std::uint8_t { kStats, kSetBudget, kReclaim, kCompact, kSubscribe };
+  enum class Kind : std::uint8_t { kStats, kSetBudget, kReclaim, kCompact, kSubscribe, kPicture };
   Kind kind = Kind::kStats;
   ByteSize bytes = 0;  // of kSetBudget and kReclaim
   std::chrono::milliseconds interval{};
   pid_t pid = 0;  // one process of the run; 0: all
+};
+
+// What a process drew (api/picture.h).
+struct Picture {
+  std::vector<PictureCell> cells;
+  std::vector<PictureBlock> blocks;
+  // Blocks of 2 MiB that are not in it, of the address space and of the arena.
+  std::uint64_t cells_left_out = 0;
+  std::uint64_t blocks_left_out = 0;
 };
 
 // What one process answered.
@@ -36,6 +47,7 @@ struct MemberReply {
   std::string error;  // why there is no answer, or what went wrong; empty: all is well
   std::uint64_t result = 0;
   std::vector<std::uint64_t> words;  // by Pool::stat_name(); empty without an answer
+  std::optional<Picture> picture;    // if it was asked for one
 };
 
 struct RunFacts {

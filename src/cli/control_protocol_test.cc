@@ -119,12 +119,40 @@ TEST(Prometheus, GaugesAndCountersWithEscapedLabels) {
   const auto answer =
       parse_answer(format_answer(Kind::kStats, {77, "r", 0, 0}, {reply_of(5, R"(say "a\b")")}));
   ASSERT_TRUE(answer);
-  const std::string text = format_prometheus(*answer);
+  const std::string text = format_prometheus(std::vector<Json>(1, *answer));
   EXPECT_NE(text.find("# TYPE buoy_budget_bytes gauge\nbuoy_budget_bytes{run=\"77\",pid=\"5\","
                       "command=\"say \\\"a\\\\b\\\"\"} 1000\n"),
             std::string::npos)
       << text.substr(0, 300);
   EXPECT_NE(text.find("# TYPE buoy_pgfault_total counter\n"), std::string::npos);
+}
+
+TEST(Prometheus, FaultTimesAreAHistogramOfSeconds) {
+  MemberReply reply = reply_of(5, "p");
+  const auto word = [&](Event e) -> std::uint64_t& {
+    return reply.words[Pool::kGaugeCount + static_cast<std::size_t>(e)];
+  };
+  for (unsigned i = 0; i < kFaultTimeBuckets; ++i) word(fault_time_bucket(i)) = 0;
+  word(Event::fault_us_0) = 3;
+  word(Event::fault_us_2) = 4;
+  word(Event::fault_us_16384) = 1;
+  word(Event::fault_ns) = 2'000'000'123;
+  const auto answer = parse_answer(format_answer(Kind::kStats, {77, "r", 0, 0}, {reply}));
+  ASSERT_TRUE(answer);
+  const std::string text = format_prometheus(std::vector<Json>(2, *answer));
+  const auto has = [&](const std::string& line) { return text.find(line) != std::string::npos; };
+  const std::string labels = R"({run="77",pid="5",command="p")";
+  EXPECT_TRUE(has("# TYPE buoy_fault_seconds histogram\n"));
+  EXPECT_EQ(text.find("# TYPE buoy_fault_seconds"), text.rfind("# TYPE buoy_fault_seconds"))
+      << "a family is told once, however many runs there are";
+  EXPECT_TRUE(has("buoy_fault_seconds_bucket" + labels + R"(,le="0.000001000"} 3)"));
+  EXPECT_TRUE(has("buoy_fault_seconds_bucket" + labels + R"(,le="0.000002000"} 3)"));
+  EXPECT_TRUE(has("buoy_fault_seconds_bucket" + labels + R"(,le="0.000004000"} 7)"));
+  EXPECT_TRUE(has("buoy_fault_seconds_bucket" + labels + R"(,le="0.016384000"} 7)"));
+  EXPECT_TRUE(has("buoy_fault_seconds_bucket" + labels + R"(,le="+Inf"} 8)"));
+  EXPECT_TRUE(has("buoy_fault_seconds_count" + labels + "} 8"));
+  EXPECT_TRUE(has("buoy_fault_seconds_sum" + labels + "} 2.000000123"));
+  EXPECT_FALSE(has("fault_us_"));
 }
 
 }  // namespace

@@ -58,6 +58,16 @@ int wait_for_input(int fd, milliseconds patience) {
   return n > 0 ? one.revents : 0;
 }
 
+Picture copy_of(const control::Canvas& canvas) {
+  const PictureView view(canvas.words);
+  Picture picture;
+  for (unsigned i = 0; i < view.cells(); ++i) picture.cells.push_back(view.cell(i));
+  for (unsigned i = 0; i < view.blocks(); ++i) picture.blocks.push_back(view.block(i));
+  picture.cells_left_out = view.cells_left_out();
+  picture.blocks_left_out = view.blocks_left_out();
+  return picture;
+}
+
 }  // namespace
 
 std::unique_ptr<ControlServer> ControlServer::start(RunMembers& members, ByteSize budget,
@@ -196,6 +206,23 @@ std::vector<MemberReply> ControlServer::reclaim(const ControlRequest& request) {
   return replies;
 }
 
+// One at a time: there is one canvas. Who draws late, when we have gone on to the next, leaves a tag
+// that is not the one we wait for.
+std::vector<MemberReply> ControlServer::picture(const ControlRequest& request) {
+  const std::lock_guard guard(drawing_);
+  control::Canvas& canvas = members_.block().canvas();
+  const std::uint64_t tag = ++last_tag_;
+  std::vector<MemberReply> replies = members_.ask(chosen(request), {Op::kPicture, tag, kForStats});
+  for (MemberReply& reply : replies) {
+    if (!reply.error.empty()) continue;
+    reply.picture = copy_of(canvas);
+    if (canvas.tag.load(std::memory_order_acquire) == tag) continue;
+    reply.picture.reset();
+    reply.error = "another process drew over the picture; ask again";
+  }
+  return replies;
+}
+
 RunFacts ControlServer::facts() {
   const control::Block& block = members_.block();
   const std::uint64_t set =
@@ -220,6 +247,9 @@ std::string ControlServer::carry_out(const ControlRequest& request) {
       break;
     case Kind::kReclaim:
       replies = reclaim(request);
+      break;
+    case Kind::kPicture:
+      replies = picture(request);
       break;
     case Kind::kCompact:
       replies = members_.ask(chosen(request), {Op::kCompact, 0, kForWork});

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <list>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -57,6 +58,7 @@ class ControlServer {
   [[nodiscard]] std::vector<RunMembers::Member> chosen(const ControlRequest& request);
   [[nodiscard]] std::vector<MemberReply> set_budget(const ControlRequest& request);
   [[nodiscard]] std::vector<MemberReply> reclaim(const ControlRequest& request);
+  [[nodiscard]] std::vector<MemberReply> picture(const ControlRequest& request);
   [[nodiscard]] RunFacts facts();
 
   RunMembers& members_;
@@ -65,6 +67,8 @@ class ControlServer {
   std::string path_;
   int listener_ = -1;
   std::atomic<bool> stopping_{false};
+  std::mutex drawing_;  // guards the canvas of the block, and:
+  std::uint64_t last_tag_ = 0;
   std::list<Client> clients_;  // of the thread that admits them
 };
 

@@ -72,7 +72,7 @@ void print_as(Form form, const Json& answer) {
       std::puts(answer.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
       break;
     case Form::kPrometheus:
-      std::fputs(format_prometheus(answer).c_str(), stdout);
+      std::fputs(format_prometheus(std::vector<Json>(1, answer)).c_str(), stdout);
       break;
   }
   std::fflush(stdout);

@@ -10,7 +10,7 @@
 // Inherited through exec (base/inherited_memory.h). A process that has it mapped needs the descriptor
 // for its own children only.
 //
-//   [ header: layout, budget of the run | owners: one word a place | places ]
+//   [ header: layout, budget of the run | owners: one word a place | places | a canvas ]
 //
 // With one budget for all of them, it is the ledger of that, too: see ledger.h.
 //
@@ -35,12 +35,13 @@ enum class Op : std::uint32_t {
   kSetBudget = 2,  // argument: bytes
   kReclaim = 3,    // argument: bytes; the result: bytes that were freed
   kCompact = 4,
+  kPicture = 5,  // draw on the canvas; argument: the tag that it gets
 };
 
 inline constexpr unsigned kPlaces = 512;
 // What a process of a tree with one budget has at least: the smallest budget that can work. Bytes.
 inline constexpr std::uint64_t kFirstLease = std::uint64_t{16} << 20;
-inline constexpr unsigned kMostWords = 112;
+inline constexpr unsigned kMostWords = 160;
 
 // One process. What the supervisor writes and what the process writes are lines of their own.
 struct Place {
@@ -71,6 +72,14 @@ struct Place {
   std::atomic<std::uint64_t> age_ms;
   // Raised and woken for whatever there is to do: a request, or a lease that is wanted.
   alignas(64) std::atomic<std::uint32_t> bell;
+};
+
+// Where a process draws what its memory looks like: one for the whole run, for who asks is served one
+// after the other. The tag says whose it is and that it is whole; who draws late is told by it.
+struct Canvas {
+  static constexpr unsigned kWords = 12304;
+  std::atomic<std::uint64_t> tag;
+  std::atomic<std::uint64_t> words[kWords];
 };
 
 class Block {
@@ -115,6 +124,8 @@ class Block {
 
   [[nodiscard]] Place& place(unsigned i) { return places_[i]; }
 
+  [[nodiscard]] Canvas& canvas() { return canvas_; }
+
   // What processes that start from now on have as their budget, in place of what the environment
   // says. Bytes; 0: nothing else.
   std::atomic<std::uint64_t> budget_of_run;
@@ -136,6 +147,7 @@ class Block {
   std::uint64_t layout_;
   std::atomic<std::uint64_t> owners_[kPlaces];
   Place places_[kPlaces];
+  Canvas canvas_;
 };
 
 // The supervisor's half. Raises the request; its number, to wait for.

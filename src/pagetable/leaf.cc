@@ -25,6 +25,7 @@ void Leaf::reset(std::uint64_t new_block, Region* owner, PteState fill) {
   window_order = 0;
   unfree_order = 0;
   last_unfree = kNoFault;
+  faults.store(0, std::memory_order_relaxed);
   region.store(owner, std::memory_order_relaxed);
   block.store(new_block, std::memory_order_release);
 }

@@ -39,6 +39,8 @@ struct Leaf {
   // The same for stores over lazily freed pages: where the last un-free was, and its order.
   std::atomic<std::uint16_t> last_unfree{kNoFault};
   std::atomic<std::uint8_t> unfree_order{0};
+  // Faults on its pages since it was made. Written with the lock held.
+  std::atomic<std::uint32_t> faults{0};
   // Bumped, and woken, when a page leaves kLoading or kSqueezing.
   std::atomic<std::uint32_t> event{0};
   std::atomic<std::uint32_t> waiters{0};

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cerrno>
 
+#include "api/picture.h"
 #include "base/thread.h"
 #include "control/block.h"
 #include "frames/place.h"
@@ -35,6 +36,7 @@ std::uint64_t layout() {
 }
 
 static_assert(Pool::stat_count() <= control::kMostWords, "room for every statistic");
+static_assert(kPictureWords <= control::Canvas::kWords, "room for a picture");
 
 void publish(Place& place) {
   for (std::size_t i = 0; i < Pool::stat_count(); ++i) {
@@ -71,6 +73,11 @@ Done carry_out(Op op, std::uint64_t argument) {
       return {0, pool().reclaim(argument)};
     case Op::kCompact:
       pool().compact();
+      return {};
+    case Op::kPicture:
+      block->canvas().tag.store(0, std::memory_order_relaxed);
+      draw_picture(pool(), block->canvas().words);
+      block->canvas().tag.store(argument, std::memory_order_release);
       return {};
   }
   return {EINVAL, 0};  // written by who has no business here

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "mmu/call_cost.h"
 #include "mmu/signal_delivery.h"
 #include "vm/vm.h"
 
@@ -57,6 +58,23 @@ bool has_contents(Pte p) {
   return p.state() == PteState::kSwapped || p.state() == PteState::kStandby;
 }
 
+// Counts how long the fault took, from here to the end of the scope.
+class FaultTimer {
+ public:
+  explicit FaultTimer(Counters& counters) : counters_(counters) {}
+  ~FaultTimer() {
+    const std::uint64_t ns = mmu::TscScale::to_ns(mmu::read_tsc() - start_);
+    counters_.add(Event::fault_ns, ns);
+    counters_.add(fault_time_bucket(bucket_of_fault_time(ns)));
+  }
+  FaultTimer(const FaultTimer&) = delete;
+  FaultTimer& operator=(const FaultTimer&) = delete;
+
+ private:
+  Counters& counters_;
+  std::uint64_t start_ = mmu::read_tsc();
+};
+
 constexpr std::uint64_t kWaitForMemoryNs = 5'000'000;
 
 // How often a page is asked for that is refused for another reason than want of memory: at once,
@@ -99,6 +117,7 @@ void Vm::make_room_for_signals(std::uintptr_t stack) {
 
 mmu::Verdict Vm::on_fault(const mmu::Fault& fault) {
   context_.counters.add(Event::pgfault);
+  const FaultTimer timer(context_.counters);
   const Step step = serve_and_record(fault);
   const mmu::Verdict verdict = step.verdict();
   if (verdict == mmu::Verdict::kResolved)
@@ -177,6 +196,7 @@ Step Vm::resolve(Leaf& leaf, const mmu::Fault& fault, Precharge& precharge) {
     auto found = LockedLeaf::try_lock(context_, leaf, fault.vpn, &precharge);
     if (!found) return Step::End::kAgain;
     LockedLeaf& locked = *found;
+    leaf.faults.store(leaf.faults.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     const Pte p = locked.get(i);
     if (precharge.held().is_zero() && needs_frame(p) &&
         !(has_contents(p) && reclaimer_.charge_return(precharge)))
