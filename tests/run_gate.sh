@@ -39,7 +39,7 @@ both 32M "$PROGRAMS/gate_signals" 10000 jumps
 # One after the other in one process: what one part leaves behind, the next finds.
 both 64M "$PROGRAMS/gate_signals" 200
 
-for part in cancel processes wait append openmp filter large streams static; do
+for part in cancel processes wait append openmp filter large streams interrupted static; do
   both 48M "$PROGRAMS/gate_threads" "$part" 160
 done
 for part in robust inherit bare buffers; do

@@ -16,6 +16,7 @@
 #include "gate/descriptor_kinds.h"
 #include "gate/parts.h"
 #include "gate/pinners.h"
+#include "gate/signal_mask.h"
 #include "gate/transfer.h"
 
 namespace buoy::gate {
@@ -310,7 +311,7 @@ long Call::go_on(long done) {
 // Where the next page is missing, that is why the kernel stopped. Where it is there, it may have been
 // on its way out or in at that moment, or one further on is missing (a local socket sends in pieces),
 // or there is another reason: a file says so when asked again, and a stream that is full is left, as
-// natively, if a signal has interrupted the call.
+// natively, if a signal has interrupted the call. If a handler has run meanwhile, a missing page is no proof.
 long Call::transfer_more(Bytes rest, long before) {
   const PinFor purpose = transfer_of(number_).reads ? PinFor::kWriting : PinFor::kReading;
   const bool is_file = kind_of_source() == DescriptorKind::kFile;
@@ -323,8 +324,9 @@ long Call::transfer_more(Bytes rest, long before) {
                              purpose);
     if (is_missing && memory_.bring_in(rest.first(window), purpose) > Had::kBroughtIn) break;
     memory_.count(Event::gate_continue);
+    const bool may_wait = is_missing && !was_interrupted();
     const long r =
-        is_missing || is_file ? transfer_one(rest, before + done) : transfer_without_waiting(rest);
+        may_wait || is_file ? transfer_one(rest, before + done) : transfer_without_waiting(rest);
     if (r <= 0 && r != -EFAULT) break;
     in_vain = r > 0 ? 0 : in_vain + 1;
     window = std::min(2 * window, kWidest);
@@ -333,6 +335,13 @@ long Call::transfer_more(Bytes rest, long before) {
     rest = rest.after(static_cast<std::size_t>(r));
   }
   return done;
+}
+
+// By a handler of the program, as far as it is watched for: by the calls that enter in front.
+bool Call::was_interrupted() const {
+  const bool is_watched = number_ == SYS_write || number_ == SYS_writev || number_ == SYS_sendto ||
+                          number_ == SYS_sendmsg;
+  return is_watched && signals::has_handler_run();
 }
 
 long Call::transfer_one(Bytes rest, long before) const {

@@ -54,6 +54,7 @@ class Call {
   long go_on_vector(long done);
   long go_on_stream(long done);
   long transfer_more(Bytes rest, long before);
+  [[nodiscard]] bool was_interrupted() const;
   [[nodiscard]] long transfer_one(Bytes rest, long before) const;
   [[nodiscard]] long transfer_without_waiting(Bytes rest) const;
   struct Rest {

@@ -64,9 +64,9 @@ Need need_of(const Entry& entry, long number) {
     case Class::kNone:
       return {};
     case Class::kRetry:
-      // A small write is made as one: see Call.
-      if (number == SYS_write) return {true, false, true};
-      if (number == SYS_writev) return {true, true, true};
+      // A small write is made as one; a handler that interrupts what waits is to be noticed: see Call.
+      if (number == SYS_write || number == SYS_sendto) return {true, false, true};
+      if (number == SYS_writev || number == SYS_sendmsg) return {true, true, true};
       return {false, !is_all_flat, true};
     case Class::kDescriptor:
       return {true, !is_all_flat, true};

@@ -115,6 +115,14 @@ Quickly receive(Memory& memory, Frame& f) {
   return f.arguments[4] == 0 ? read_by_copy(memory, f) : Quickly::kNot;
 }
 
+// send(2), on a connected socket.
+Quickly send(const Memory& memory, const Frame& f) {
+  const Bytes buffer = at(f.arguments[1], static_cast<std::size_t>(f.arguments[2]));
+  const bool is_plain =
+      f.arguments[4] == 0 && is_fit(memory, buffer.first(kLookedAtIn), PinFor::kReading);
+  return is_plain ? Quickly::kInPlace : Quickly::kNot;
+}
+
 // ---- Vectors ----------------------------------------------------------------------------------
 
 // The elements, as they are at this moment: the kernel reads them again.
@@ -277,6 +285,8 @@ Quickly by_number(Memory& memory, Frame& f) {
     case SYS_write:
     case SYS_pwrite64:
       return transfer(memory, f);
+    case SYS_sendto:
+      return send(memory, f);
     case SYS_recvfrom:
       return receive(memory, f);
     case SYS_writev:
@@ -313,6 +323,7 @@ Quickly by_number(Memory& memory, Frame& f) {
 void route_opens() { are_opens_routed = true; }
 
 Quickly quickly(Memory& memory, Frame& f) {
+  signals::watch_for_handlers();
   const Quickly answer = by_number(memory, f);
   const bool is_settled = f.info->is_in_place && f.info->has_behind;
   return answer == Quickly::kInPlace && !is_settled ? Quickly::kNot : answer;

@@ -150,6 +150,7 @@ void buoy_signal_leave(SignalContext* context) {
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, sys::ptr(&kAllButBus), 0, sizeof kAllButBus);
   const SignalFrame* const frame = frame_of(context);
   mmu::signal_delivery::note_handler_left(frame);
+  signals::note_handler_returns();
   const std::span<std::byte> own = thread::own_stack();
   const std::size_t taken = bytes_of(*frame);
   if (taken > own.size() / 2) buoy_signal_resume(context);

@@ -10,6 +10,7 @@ namespace {
 
 // Which of those that are kept open the program believes to be blocked in this thread.
 thread_local constinit std::uint64_t believes_blocked = 0;
+thread_local constinit bool handler_has_run = false;
 constinit std::atomic<int> process_id{0};
 
 // What it believes once the kernel has done `how`.
@@ -49,5 +50,9 @@ void open_dispatched() {
   sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, sys::ptr(&kSys), sys::ptr(&old), sizeof old);
   believes_blocked |= old & kSys;
 }
+
+void watch_for_handlers() { handler_has_run = false; }
+void note_handler_returns() { handler_has_run = true; }
+bool has_handler_run() { return handler_has_run; }
 
 }  // namespace buoy::gate::signals

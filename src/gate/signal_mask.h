@@ -22,4 +22,10 @@ long change_mask(long how, const std::uint64_t* set, std::uint64_t* old);
 // In a thread that may have blocked SIGSYS before there was a gate.
 void open_dispatched();
 
+// Has a handler of the program run, and returned, in this thread since it was last watched for? (At the
+// leaving: a handler's own calls, which watch as well, are over then.)
+void watch_for_handlers();
+void note_handler_returns();
+[[nodiscard]] bool has_handler_run();
+
 }  // namespace buoy::gate::signals

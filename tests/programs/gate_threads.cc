@@ -504,6 +504,40 @@ void streams(int rounds) {
   }
 }
 
+// ---- A write that waits, and is interrupted while the rest of its pages are out.
+
+void interrupted_writes(int rounds) {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  action.sa_flags = SA_RESTART;
+  CHECK(sigaction(SIGUSR2, &action, nullptr) == 0);
+  int ends[2];
+  CHECK(pipe(ends) == 0);
+  char* const pages = map(4 * kMiB);
+  std::memset(pages, 3, 4 * kMiB);
+  const pthread_t writer = pthread_self();
+  for (int i = 0; i < rounds; ++i) {
+    std::atomic<bool> is_over{false};
+    std::thread other([&] {
+      // All of it is full, and waits.
+      for (pollfd room{ends[1], POLLOUT, 0}; poll(&room, 1, 0) != 0;) usleep(100);
+      usleep(2000);
+      page_out(pages, 4 * kMiB);
+      // It might not have begun to wait: then once more.
+      while (!is_over) {
+        pthread_kill(writer, SIGUSR2);
+        usleep(20000);
+      }
+    });
+    const ssize_t written = write(ends[1], pages, 4 * kMiB);
+    is_over = true;
+    other.join();
+    EXPECT(written > 0 && written < static_cast<ssize_t>(4 * kMiB));
+    static char taken[kMiB];
+    for (ssize_t left = written; left > 0;) left -= read(ends[0], taken, sizeof taken);
+  }
+}
+
 // ---- Structures in static data, which need not stay as it is.
 
 alignas(kPage) char static_data[4 * kPage];
@@ -760,6 +794,7 @@ int main(int argc, char** argv) {
   part("inherit", [] { inherited_locks_of_the_dead(4); });
   if (only == "buffers") large_buffers();  // a handler thread brings in more
   part("streams", [] { streams(100); });
+  part("interrupted", [] { interrupted_writes(5); });
   part("static", static_structures);
   part("bare", [] { bare_threads(20); });
   part("processes", [] { processes(15); });
