@@ -30,6 +30,13 @@ Outcome<Json> request_of(int pid, Json request) {
 
 }  // namespace
 
+Outcome<Json> change_budget(int pid, ByteSize bytes) {
+  if (bytes < Budget::kMinimum || bytes > kLargestBudget)
+    return Failure{kUsage, "a budget is from " + format_size(Budget::kMinimum) + " to " +
+                               format_size(kLargestBudget)};
+  return request_of(pid, {{"op", "set-budget"}, {"bytes", bytes}});
+}
+
 int set_command(const std::vector<std::string>& words) {
   Words line(
       "buoy set",
@@ -41,10 +48,7 @@ int set_command(const std::vector<std::string>& words) {
   line.take_pid(&pid);
   line.take_size("--budget", &budget, "the new budget, 16M or more");
   if (const auto status = line.parse(words)) return *status;
-  if (budget < Budget::kMinimum || budget > kLargestBudget)
-    return fail({kUsage, "set: --budget: from " + format_size(Budget::kMinimum) + " to " +
-                             format_size(kLargestBudget)});
-  const Outcome<Json> answer = request_of(pid, {{"op", "set-budget"}, {"bytes", budget}});
+  const Outcome<Json> answer = change_budget(pid, budget);
   if (!answer) return fail(answer.failure());
   for (const Json& process : (*answer)["processes"])
     if (process.contains("budget_bytes"))

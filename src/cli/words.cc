@@ -52,6 +52,16 @@ void Words::take_seconds(const std::string& name, double* seconds, const std::st
       ->check(CLI::Range(kLeast, kMost, "0.1 to 86400"));
 }
 
+void Words::take_text(const std::string& name, const std::string& kind, std::string* word,
+                      const std::string& text) {
+  parser_->app.add_option(name, *word, text)->type_name(kind);
+}
+
+void Words::take_texts(const std::string& name, const std::string& kind,
+                       std::vector<std::string>* words, const std::string& text) {
+  parser_->app.add_option(name, *words, text)->type_name(kind)->expected(1)->take_all();
+}
+
 void Words::exclude(const std::string& one, const std::string& other) {
   parser_->app.get_option(one)->excludes(parser_->app.get_option(other));
 }

@@ -28,7 +28,13 @@ class Words {
   void take_size(const std::string& name, ByteSize* bytes, const std::string& text);
   void take_flag(const std::string& name, bool* is_said, const std::string& text);
   void take_seconds(const std::string& name, double* seconds, const std::string& text);
-  // Not both of two flags.
+  // `kind`: what it is, as "FILE".
+  void take_text(const std::string& name, const std::string& kind, std::string* word,
+                 const std::string& text);
+  // The same, which may be said several times.
+  void take_texts(const std::string& name, const std::string& kind, std::vector<std::string>* words,
+                  const std::string& text);
+  // Not both of two.
   void exclude(const std::string& one, const std::string& other);
 
   // A status: that was all (help was asked for, or something is wrong, and told).
