@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `buoy serve`: what it answers, to whom, and what it refuses; and its page in a browser.
-# ctest: timeout=300 serial labels=no_sanitizer
+# ctest: timeout=600 serial labels=no_sanitizer
 # Other runs of root's would be in the picture: this one sees none but its own.
 if [[ -z ${BUOY_TEST_ALONE:-} && $(id -u) == 0 ]] && unshare -m true 2>/dev/null; then
   export BUOY_TEST_ALONE=1
@@ -73,11 +73,14 @@ start 24M python3 "$WORK/churn.py"
 serve
 refused_by "$BUOY" 2 "Address already in use" serve --listen "${url:7:-1}"
 until_true eval 'get "$url"api/history | check "len(d[\"samples\"]) > 3"' || fail "no history: $(get "$url"api/history)"
-get "${url}api/history" >"$WORK/history"
-check "[p['pid'] for r in d['samples'][-1]['runs'] for p in r['processes']] == [$process] and not d['may_change']
-  and all(len(r['v']) == len(d['names']) for s in d['samples'] for r in s['runs'])
-  and all(b['at'] > a['at'] for a, b in zip(d['samples'], d['samples'][1:]))" <"$WORK/history" ||
-  fail "history: $(head -c 600 "$WORK/history")"
+# The program alone: what started it (a shell, a wrapper) may have been there for a moment.
+is_whole() {
+  get "${url}api/history" >"$WORK/history"
+  check "[p['pid'] for r in d['samples'][-1]['runs'] for p in r['processes']] == [$process] and not d['may_change']
+    and all(len(r['v']) == len(d['names']) for s in d['samples'] for r in s['runs'] if 'v' in r)
+    and all(b['at'] > a['at'] for a, b in zip(d['samples'], d['samples'][1:]))" <"$WORK/history"
+}
+until_true is_whole || fail "history: $(head -c 600 "$WORK/history")"
 until_true eval 'get "$url"api/history | check "dict(zip(d[\"names\"], d[\"samples\"][-1][\"runs\"][0][\"v\"]))[\"faults\"] > 10"' ||
   fail "no faults in it: $(get "$url"api/history | tail -c 600)"
 next=$(python3 -c 'import json, sys; print(json.load(sys.stdin)["next"])' <"$WORK/history")
@@ -168,7 +171,7 @@ assert re.search(r'id="summary"[^>]*>1 run, 1 process: resident [\d.]+ MiB of 24
 assert 'id="state" class="bad" role="status"></span>' in dom, "an error is shown"
 assert f"<td>{sys.argv[2]}</td>" in dom, "no row"
 assert dom.count("<svg") == 4 and dom.count("<path") >= 12 and " MiB</text>" in dom and "now</text>" in dom, "plots"
-assert dom.count('<i style="background: linear-gradient') + dom.count('<i class="first" style="background: linear-gradient') > 20, "cells"
+assert dom.count("linear-gradient(to top") > 10, "cells"
 assert re.search(r'id="regions"><tr><td>0x', dom), "regions"
 PY
   for size in 1280,2000 390,2600; do
