@@ -11,7 +11,9 @@ source "$(dirname "$0")/run_common.bash"
 export XDG_RUNTIME_DIR=$WORK/runtime
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 runs=()
-tmux_here() { tmux -S "$WORK/tmux" -f /dev/null "$@"; }
+# A server for each terminal: a new one must not meet the last one on its way out.
+terminals=0
+tmux_here() { tmux -S "$WORK/tmux.$terminals" -f /dev/null "$@"; }
 trap 'tmux_here kill-server 2>/dev/null; ((${#runs[@]} == 0)) || kill -KILL "${runs[@]}" 2>/dev/null
   rm -rf "$WORK"' EXIT
 
@@ -47,6 +49,7 @@ hides() {
 # open_top WIDTH HEIGHT [TERM]
 open_top() {
   tmux_here kill-server 2>/dev/null
+  terminals=$((terminals + 1))
   tmux_here new-session -d -s top -x "$1" -y "$2" \
     "TERM=${3:-screen-256color} '$BUOY' top --interval 0.3; echo status \$?; sleep 100"
 }
