@@ -89,7 +89,7 @@ long kernel_sigaction(const KernelSigaction* action, KernelSigaction* old, int s
 // restores then, as a return does, is the signal mask; so while the handler runs, one more signal
 // is blocked that was not: the canary.
 struct InHandler {
-  int canary = 0;            // the signal; 0: the thread blocks every one, so go by the stack
+  int canary = 0;            // the signal; 0: go by the stack
   std::uintptr_t frame = 0;  // of our handler below the program's; 0: it is not running
   unsigned depth = 0;        // SA_NODEFER: how often it runs
 };
@@ -99,7 +99,7 @@ constexpr unsigned kDeepest = 16;
 
 constexpr std::uint64_t bit_of(int signal) { return std::uint64_t{1} << (signal - 1); }
 
-// One that nobody uses first, then the real-time signals from the last.
+// One that nobody uses first, then the real-time signals from the last. 0: every one is blocked.
 int find_canary(std::uint64_t mask) {
   if ((mask & bit_of(SIGSTKFLT)) == 0) return SIGSTKFLT;
   for (int signal = 64; signal > 34; --signal)
@@ -200,7 +200,9 @@ void hand_on(siginfo_t* info, ucontext_t* context, bool is_fault) {
           ? nullptr
           : handler_mover.move(context,
                                (action.flags & static_cast<unsigned long>(SA_ONSTACK)) != 0);
-  in_handler.canary = find_canary(mask);
+  // A handler that may nest may be left by a jump that restores no mask, again and again: a signal that
+  // it blocked would stay blocked.
+  in_handler.canary = may_nest ? 0 : find_canary(mask);
   in_handler.frame =
       reinterpret_cast<std::uintptr_t>(moved != nullptr ? moved : __builtin_frame_address(0));
   in_handler.depth = is_inside ? outer.depth + 1 : 1;
