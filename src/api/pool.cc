@@ -215,6 +215,8 @@ int Pool::advise(void* address, ByteSize length, int madvise_advice) {
   }
 }
 
+void Pool::prefill(void* address, ByteSize length) { vm_.prefill(pages_of(address, length)); }
+
 int Pool::lock(void* address, ByteSize length, int mlock2_flags) {
   constexpr int kOnFault = 1;  // MLOCK_ONFAULT
   return negative(vm_.lock(pages_of(address, length), (mlock2_flags & kOnFault) != 0));

@@ -92,6 +92,8 @@ class Pool {
   // One of the kernel's MADV_*: 0 or -errno. Advice that means nothing here is accepted.
   int advise(void* address, ByteSize length, int madvise_advice);
   int lock(void* address, ByteSize length, int mlock2_flags);
+  // Zeros where nothing is yet, as far as the budget has room.
+  void prefill(void* address, ByteSize length);
   int unlock(void* address, ByteSize length);
   // As mincore(2): bit 0 of each byte, 1 if resident.
   int residency(void* address, ByteSize length, unsigned char* vec);

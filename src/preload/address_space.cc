@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -25,6 +26,8 @@ constexpr std::uintptr_t kUserEnd = (std::uintptr_t{1} << 47) - kPageSize;
 
 // Below this an address is no wish (vm.mmap_min_addr) but a small number.
 constexpr std::uintptr_t kLowestWish = std::uintptr_t{1} << 16;
+
+constexpr int kDontUnmap = 4;  // MREMAP_DONTUNMAP
 
 void* pointer_to(std::uintptr_t address) {
   return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
@@ -112,7 +115,7 @@ long kernel_mmap(void* address, std::size_t length, int prot, int flags, int fd,
   return sys::call(SYS_mmap, sys::ptr(address), static_cast<long>(length), prot, flags, fd, offset);
 }
 
-// MAP_NORESERVE: nothing is reserved anyway. MAP_POPULATE: a hint, and the budget may not hold it.
+// MAP_NORESERVE: nothing is reserved anyway.
 MapFlags map_flags(const MapRequest& r) {
   return is_droppable(r) ? MapFlags::kDroppable : MapFlags::kNone;
 }
@@ -161,13 +164,44 @@ long carve_out(Pool& pool, Range range) {
   });
 }
 
-// Something foreign comes to where memory of ours is, or was.
-long map_foreign(Pool& pool, const MapRequest& r, Range range, int fd, off_t offset) {
-  // Try it elsewhere first: a bad descriptor must fail with nothing changed.
+// Tries it elsewhere: what the kernel refuses, for a bad descriptor say, must change nothing.
+long kernels_refusal(const MapRequest& r, int fd, off_t offset) {
   constexpr int kNotInATrial = MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_POPULATE | MAP_LOCKED;
   const long trial = kernel_mmap(nullptr, r.length, r.prot, r.flags & ~kNotInATrial, fd, offset);
   if (trial < 0 && trial > -4096) return trial;
   sys::call(SYS_munmap, trial, static_cast<long>(r.length));
+  return 0;
+}
+
+// A stack grows into address space that is free to the kernel, which our reservations are not: what is
+// nobody's right below it becomes the kernel's, as far as the stack may grow.
+long make_room_to_grow(Pool& pool, Range stack) {
+  constexpr std::size_t kGuardGap = std::size_t{1} << 20;  // that the kernel keeps below a stack
+  constexpr std::size_t kMost = std::size_t{64} << 20;
+  struct rlimit limit {};
+  if (sys::call(SYS_prlimit64, 0, RLIMIT_STACK, 0, sys::ptr(&limit)) != 0) return 0;
+  const std::size_t below = std::min<std::size_t>(limit.rlim_cur, kMost) + kGuardGap;
+  Range free{stack.begin, stack.begin};
+  for_each_stretch(pool, {stack.begin - std::min(stack.begin, below), stack.begin},
+                   [&free, stack](const Stretch& s) -> long {
+                     if (s.owner != Owner::kNobody)
+                       free = {stack.begin, stack.begin};
+                     else if (free.is_empty())
+                       free = s.range;
+                     else
+                       free.end = s.range.end;
+                     return 0;
+                   });
+  if (free.is_empty()) return 0;
+  if (const long let_go = carve_out(pool, free); let_go != 0) return let_go;
+  return sys::call(SYS_munmap, sys::ptr(free.pointer()), static_cast<long>(free.bytes()));
+}
+
+// Something foreign comes to where memory of ours is, or was.
+long map_foreign(Pool& pool, const MapRequest& r, Range range, int fd, off_t offset) {
+  if (const long refused = kernels_refusal(r, fd, offset); refused != 0) return refused;
+  if ((r.flags & MAP_GROWSDOWN) != 0)
+    if (const long refused = make_room_to_grow(pool, range); refused != 0) return refused;
   if (const long let_go = carve_out(pool, range); let_go != 0) return let_go;
   const int flags = (r.flags & ~MAP_FIXED_NOREPLACE) | MAP_FIXED;
   return kernel_mmap(r.address, r.length, r.prot, flags, fd, offset);
@@ -193,13 +227,15 @@ long map_fixed(Pool& pool, const MapRequest& r, int fd, off_t offset) {
 // Takes the kernel's part of a range, if that is free, so that nobody else does meanwhile. EEXIST.
 long claim_kernels_part(const Pool& pool, Range range) {
   constexpr int kClaim = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
-  std::uintptr_t claimed = range.begin;
+  std::uintptr_t claimed = range.begin;  // up to there
   const long r = for_each_stretch(pool, range, [&](const Stretch& s) -> long {
     if (s.owner == Owner::kPool) return -EEXIST;
-    claimed = s.range.begin;
-    if (s.owner == Owner::kNobody) return 0;
-    const long at = kernel_mmap(s.range.pointer(), s.range.bytes(), PROT_NONE, kClaim, -1, 0);
-    return at < 0 ? at : 0;
+    const long at = s.owner == Owner::kNobody
+                        ? 0
+                        : kernel_mmap(s.range.pointer(), s.range.bytes(), PROT_NONE, kClaim, -1, 0);
+    if (at < 0) return at;
+    claimed = s.range.end;
+    return 0;
   });
   if (r == 0) return 0;
   for_each_stretch(pool, Range{range.begin, claimed}, [](const Stretch& s) -> long {
@@ -215,6 +251,9 @@ long map_where_free(Pool& pool, const MapRequest& r, int fd, off_t offset) {
   const Result<Range> range = range_of(r.address, r.length);
   if (!range || range->is_empty() || !overlaps_managed(pool, *range))
     return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
+  // A bad descriptor is told before what is in the way.
+  if ((r.flags & MAP_ANONYMOUS) == 0)
+    if (const long refused = kernels_refusal(r, fd, offset); refused != 0) return refused;
   const Stretch first = first_stretch(pool, *range);
   const bool is_free_inside = first.owner == Owner::kNobody && first.range.end == range->end;
   if (is_free_inside && (is_ordinary(r) || is_droppable(r))) {
@@ -264,8 +303,9 @@ long map_low(Pool& pool, const MapRequest& r, std::size_t bytes) {
 }
 
 long map_unlocked(void* address, std::size_t length, int prot, int flags, int fd, off_t offset) {
-  const bool may_be_zeros = (flags & (MAP_TYPE | MAP_ANONYMOUS)) == MAP_PRIVATE &&
-                            length >= kManagedFrom && offset % static_cast<off_t>(kPageSize) == 0;
+  if (offset % static_cast<off_t>(kPageSize) != 0) return -EINVAL;
+  const bool may_be_zeros =
+      (flags & (MAP_TYPE | MAP_ANONYMOUS)) == MAP_PRIVATE && length >= kManagedFrom;
   if (may_be_zeros && is_zeros(fd)) {
     flags |= MAP_ANONYMOUS;
     fd = -1;
@@ -284,7 +324,6 @@ long map_unlocked(void* address, std::size_t length, int prot, int flags, int fd
     return map_where_free(*started, r, fd, offset);
   }
   if (keeper_of(r) == Keeper::kKernel) return kernel_mmap(address, length, prot, flags, fd, offset);
-  if (offset % static_cast<off_t>(kPageSize) != 0) return -EINVAL;
   const std::size_t rounded = PageCount::covering(length).bytes();
   if (rounded < length || rounded > kUserEnd) return -ENOMEM;
   // A hint need not be a page's first byte, nor free.
@@ -293,15 +332,20 @@ long map_unlocked(void* address, std::size_t length, int prot, int flags, int fd
   void* hint = is_possible ? pointer_to(wished) : nullptr;
   const bool is_low = (flags & MAP_32BIT) != 0;
   if (is_low && hint != nullptr) return kernel_mmap(address, length, prot, flags, fd, offset);
-  const long placed =
-      is_low ? map_low(pool(), r, rounded)
-             : address_or_error(pool().map(rounded, map_flags(r), access_of(prot), hint));
-  if (placed > 0 && (flags & MAP_LOCKED) != 0) {
-    // MAP_LOCKED does not fail where mlock would.
-    void* p = reinterpret_cast<void*>(placed);  // NOLINT(performance-no-int-to-ptr)
-    (void)pool().lock(p, rounded, 0);
-  }
-  return placed;
+  return is_low ? map_low(pool(), r, rounded)
+                : address_or_error(pool().map(rounded, map_flags(r), access_of(prot), hint));
+}
+
+// What is to be there at once, of what is the pool's. Neither fails the call, as natively: mlock would.
+void make_present(Pool& pool, Range range, int flags) {
+  const bool is_locked = (flags & MAP_LOCKED) != 0;
+  if (!is_locked && (flags & (MAP_POPULATE | MAP_NONBLOCK)) != MAP_POPULATE) return;
+  for_each_stretch(pool, range, [&pool, is_locked](const Stretch& s) -> long {
+    if (s.owner != Owner::kPool) return 0;
+    if (is_locked) (void)pool.lock(s.range.pointer(), s.range.bytes(), 0);
+    pool.prefill(s.range.pointer(), s.range.bytes());
+    return 0;
+  });
 }
 
 }  // namespace
@@ -309,7 +353,10 @@ long map_unlocked(void* address, std::size_t length, int prot, int flags, int fd
 long map(void* address, std::size_t length, int prot, int flags, int fd, off_t offset) {
   const long placed = map_unlocked(address, length, prot, flags, fd, offset);
   if (placed < 0) return placed;
-  void* const at = reinterpret_cast<void*>(placed);  // NOLINT(performance-no-int-to-ptr)
+  void* const at = pointer_to(static_cast<std::uintptr_t>(placed));
+  if (Pool* started = pool_if_started(); started != nullptr)
+    if (const Result<Range> range = range_of(at, length); range)
+      make_present(*started, *range, flags);
   if (memory_locks::lock_new(at, length, prot)) return placed;
   (void)unmap(at, length);
   return -EAGAIN;
@@ -330,6 +377,56 @@ long unmap(void* address, std::size_t length) {
   });
 }
 
+namespace {
+
+// What is wrong with a request to remap, wherever it points.
+long check_remap(Range from, std::size_t old_length, std::size_t new_length, int flags,
+                 const void* target) {
+  if ((flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | kDontUnmap)) != 0) return -EINVAL;
+  const std::size_t old_bytes = PageCount::covering(old_length).bytes();
+  const std::size_t new_bytes = PageCount::covering(new_length).bytes();
+  if (new_bytes == 0 || new_bytes < new_length || new_bytes > kUserEnd) return -EINVAL;
+  if ((flags & (MREMAP_FIXED | kDontUnmap)) == 0) return 0;
+  if ((flags & MREMAP_MAYMOVE) == 0) return -EINVAL;
+  if ((flags & kDontUnmap) != 0 && old_bytes != new_bytes) return -EINVAL;
+  if ((flags & MREMAP_FIXED) == 0) return 0;
+  const Result<Range> to = range_of(target, new_bytes);
+  return !to || (to->begin < from.end && from.begin < to->end) ? -EINVAL : 0;
+}
+
+struct RemapRequest {
+  std::size_t old_length;
+  std::size_t new_length;
+  int flags;
+};
+
+// The kernel's memory comes to where ours is, or was. It goes to a place in between first: if the kernel
+// refuses, it does so before anything of ours is lost.
+long remap_foreign(Pool& pool, std::uintptr_t source, const RemapRequest& r, Range to) {
+  const auto kernel_mremap = [](long from, std::size_t old_length, const RemapRequest& request,
+                                long target) {
+    return sys::call(SYS_mremap, from, static_cast<long>(old_length),
+                     static_cast<long>(request.new_length), request.flags, target);
+  };
+  // Linux 6.17 moves over holes, behind which something of ours would show.
+  const auto whole = static_cast<long>(PageCount::covering(r.old_length).bytes());
+  if (sys::call(SYS_msync, static_cast<long>(source), whole, MS_ASYNC) != 0) return -EFAULT;
+  constexpr int kPlace = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  const long between =
+      to.is_empty() ? -EINVAL : kernel_mmap(nullptr, to.bytes(), PROT_NONE, kPlace, -1, 0);
+  if (between < 0) return between;
+  const long moved = kernel_mremap(static_cast<long>(source), r.old_length, r, between);
+  if (moved < 0) {
+    sys::call(SYS_munmap, between, static_cast<long>(to.bytes()));
+    return moved;
+  }
+  if (const long let_go = carve_out(pool, to); let_go != 0) return let_go;
+  return kernel_mremap(between, to.bytes(), {to.bytes(), to.bytes(), MREMAP_MAYMOVE | MREMAP_FIXED},
+                       static_cast<long>(to.begin));
+}
+
+}  // namespace
+
 long remap(void* old_address, std::size_t old_length, std::size_t new_length, int flags,
            void* new_address) {
   forget_data(old_address, old_length);
@@ -345,40 +442,69 @@ long remap(void* old_address, std::size_t old_length, std::size_t new_length, in
   if (!overlaps_managed(*pool, *from)) {
     const Result<Range> to = range_of(new_address, new_length);
     if (is_fixed && to && is_sealed(*pool, *to)) return -EPERM;
-    if (is_fixed && to && overlaps_managed(*pool, *to))
-      if (const long let_go = carve_out(*pool, *to); let_go != 0) return let_go;
-    return kernel_mremap();
+    if (!is_fixed || !to || !overlaps_managed(*pool, *to)) return kernel_mremap();
+    const long refused = check_remap(*from, old_length, new_length, flags, new_address);
+    return refused != 0 ? refused
+                        : remap_foreign(*pool, from->begin, {old_length, new_length, flags}, *to);
   }
+  if (const long refused = check_remap(*from, old_length, new_length, flags, new_address);
+      refused != 0)
+    return refused;
   // A mapping never spans two owners.
   const Stretch first = first_stretch(*pool, *from);
-  if (first.owner != Owner::kPool || first.range.end != from->end) return -EFAULT;
-  constexpr int kDontUnmap = 4;  // MREMAP_DONTUNMAP
-  if ((flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | kDontUnmap)) != 0) return -EINVAL;
-  if (is_fixed && (flags & MREMAP_MAYMOVE) == 0) return -EINVAL;
   const std::size_t old_bytes = PageCount::covering(old_length).bytes();
   const std::size_t new_bytes = PageCount::covering(new_length).bytes();
-  if (old_bytes == 0 || new_bytes == 0 || new_bytes < new_length) return -EINVAL;
-  if (is_fixed) {
-    const Result<Range> to = range_of(new_address, new_bytes);
-    if (!to || (to->begin < from->end && from->begin < to->end)) return -EINVAL;
-    if (is_sealed(*pool, *to)) return -EPERM;
+  const bool stays = (flags & (MREMAP_FIXED | kDontUnmap)) == 0 && new_bytes <= old_bytes;
+  if (stays) {
+    if (first.owner == Owner::kNobody) return -EFAULT;
+    constexpr auto kPage = static_cast<long>(kPageSize);
+    if (first.owner == Owner::kKernel)  // Is it mapped?
+      if (const long at = sys::call(SYS_mremap, sys::ptr(old_address), kPage, kPage, 0, 0); at < 0)
+        return at;
+    // Whatever lies there is unmapped, as natively.
+    const long r = new_bytes == old_bytes
+                       ? 0
+                       : unmap(pointer_to(from->begin + new_bytes), old_bytes - new_bytes);
+    return r == 0 ? reinterpret_cast<long>(old_address) : r;
   }
+  if (first.owner != Owner::kPool || first.range.end != from->end) return -EFAULT;
+  if (old_bytes == 0) return -EINVAL;
+  if (is_fixed && is_sealed(*pool, *range_of(new_address, new_bytes))) return -EPERM;
   if (is_sealed(*pool, *from)) return -EPERM;
   // Where it is to go it must be ours, as far as a region of ours can lie there.
   if (is_fixed) {
     const Range to = *range_of(new_address, new_bytes);
+    // What is there now must not be lost to a request that is refused.
+    const PageRun run{Vpn::containing(old_address), PageCount::covering(old_length)};
+    if (const Status s = pool->vm().check_one_mapping(run); !s) return kernel_result(s);
     if (!is_inside_managed(*pool, to))
       if (const Status s = pool->take_over(to.pointer(), to.bytes()); !s) return kernel_result(s);
   }
-  if ((flags & kDontUnmap) != 0) {
-    if ((flags & MREMAP_MAYMOVE) == 0 || old_bytes != new_bytes) return -EINVAL;
+  if ((flags & kDontUnmap) != 0)
     return address_or_error(
         pool->remap_leaving(old_address, old_bytes, is_fixed ? new_address : nullptr));
-  }
   return address_or_error(pool->remap(old_address, old_bytes, new_bytes,
                                       (flags & MREMAP_MAYMOVE) != 0,
                                       is_fixed ? new_address : nullptr));
 }
+
+namespace {
+
+// PROT_GROWSDOWN and PROT_GROWSUP want a stack there, and ours are none.
+long refuse_to_grow(const Pool& pool, Range range, int prot) {
+  // The first mapping in it is what counts; for PROT_GROWSUP it must begin there.
+  if ((prot & PROT_GROWSUP) != 0) range = first_stretch(pool, range).range;
+  const long r = for_each_stretch(pool, range, [prot](const Stretch& s) -> long {
+    if (s.owner == Owner::kPool) return -EINVAL;
+    if (s.owner == Owner::kNobody) return 0;
+    const long one = sys::call(SYS_mprotect, sys::ptr(s.range.pointer()),
+                               static_cast<long>(s.range.bytes()), prot);
+    return one == -ENOMEM ? 0 : one;
+  });
+  return r == 0 ? -ENOMEM : r;
+}
+
+}  // namespace
 
 long protect(void* address, std::size_t length, int prot, int pkey) {
   forget_data(address, length);
@@ -391,8 +517,13 @@ long protect(void* address, std::size_t length, int prot, int pkey) {
   const Result<Range> range = range_of(address, length);
   if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
     return kernel_protect(address, length);
-  constexpr int kKnownProt = PROT_READ | PROT_WRITE | PROT_EXEC;
-  if ((prot & ~kKnownProt) != 0) return -EINVAL;
+  // PROT_SEM is for other machines, which have memory without atomics: here it changes nothing.
+  constexpr int kProtSem = 8;
+  constexpr int kKnownProt = PROT_READ | PROT_WRITE | PROT_EXEC | kProtSem;
+  const int unknown = prot & ~kKnownProt;
+  if (unknown == PROT_GROWSDOWN || unknown == PROT_GROWSUP)
+    return refuse_to_grow(*pool, *range, prot);
+  if (unknown != 0) return -EINVAL;
   // Before anything is changed. (0 is the key that memory has anyway.)
   if (pkey != -1 && pkey != 0) return -EINVAL;
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
@@ -411,6 +542,8 @@ long advise(void* address, std::size_t length, int advice) {
   // Does this kernel know it? It says so of an empty range, too.
   if (advice != MADV_DONTNEED && advice != MADV_FREE)
     if (const long known = sys::call(SYS_madvise, 0, 0, advice); known != 0) return known;
+  // All but these go on behind a hole.
+  const bool ends_at_hole = advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE;
   bool met_hole = false;
   const long r = for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
     long one = -ENOMEM;
@@ -418,7 +551,7 @@ long advise(void* address, std::size_t length, int advice) {
     if (s.owner == Owner::kKernel)
       one = sys::call(SYS_madvise, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()),
                       advice);
-    if (one != -ENOMEM) return one;
+    if (one != -ENOMEM || ends_at_hole) return one;
     met_hole = true;
     return 0;
   });

@@ -39,8 +39,8 @@ inline constexpr int kMapDroppable = 8;
 // Private, anonymous, of no special kind.
 [[nodiscard]] constexpr bool is_plain(const MapRequest& r) {
   constexpr int kSpecial = MAP_STACK | MAP_GROWSDOWN | MAP_HUGETLB;
-  constexpr int kKnownProt = PROT_READ | PROT_WRITE | PROT_EXEC;
-  return (r.flags & MAP_ANONYMOUS) != 0 && (r.flags & kSpecial) == 0 && (r.prot & ~kKnownProt) == 0;
+  // Of the protection mmap ignores what it does not know.
+  return (r.flags & MAP_ANONYMOUS) != 0 && (r.flags & kSpecial) == 0;
 }
 // Memory that the pool could hold.
 [[nodiscard]] constexpr bool is_ordinary(const MapRequest& r) {

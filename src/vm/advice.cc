@@ -260,6 +260,15 @@ Status Vm::populate(PageRun run, PinFor purpose) {
   return {};
 }
 
+void Vm::prefill(PageRun run) {
+  run.count = permitted_prefix(run, PinFor::kReading);
+  for (Vpn at = run.first; at < run.end() && !context_.budget.is_below_low();) {
+    const SignalBlock signals;
+    const PageCount filled = fill_empty({at, run.end() - at});
+    at += std::max(filled, PageCount(1));
+  }
+}
+
 PageCount Vm::fill_empty(PageRun run) {
   constexpr unsigned kMostAtOnce = 64;  // 256 KiB: as long as the longest fault may hold a leaf
   const unsigned begin = run.first.in_block();

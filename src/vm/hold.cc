@@ -70,8 +70,12 @@ Status Vm::unpin(PageRun run, Dirtied dirtied) {
   return {};
 }
 
+// As the kernel does it: first all that is mapped up to a hole is marked, then, if there was none, it
+// is made resident, up to the first page that the program may not touch.
 Status Vm::lock(PageRun run, bool on_fault_only) {
-  const PageCount mapped = mapped_prefix(run);
+  const PageRun mapped{run.first, mapped_prefix(run)};
+  // What can never fit is not begun, be it terabytes.
+  if (!on_fault_only && mapped.count > context_.budget.limit()) return Error{ENOMEM};
   const SignalBlock signals;
   {
     // What may be purged cannot be kept. Marks to come will ask anew whether they find locks.
@@ -80,30 +84,36 @@ Status Vm::lock(PageRun run, bool on_fault_only) {
     if (Status s = volatile_.prepare(); !s) return s;
     volatile_.forget(run);
   }
-  for (Vpn at = run.first; at < run.first + mapped; ++at) {
-    bool droppable = false;
-    {
-      const GatePass pass(context_.gate);
-      Leaf* leaf = context_.table.find_or_make_leaf(at);
-      if (leaf == nullptr) return Error{ENOMEM};
-      const unsigned i = at.in_block();
-      if (auto locked = LockedLeaf::try_lock(context_, *leaf, at)) {
-        // What may be dropped at any time cannot be kept: the kernel says yes to that, and does
-        // nothing.
-        droppable = locked->region().is(RegionFlags::kDroppable);
-        if (locked->get(i).state() != PteState::kHole && !droppable) locked->mlock(i);
-      }
-    }
-    if (on_fault_only || droppable) continue;
-    const Leaf* leaf = context_.table.find_leaf(at);
-    if (leaf != nullptr && !leaf->get(at.in_block()).is_at_address())
-      if (Status s = make_resident(at, false); !s) {
-        (void)unlock({run.first, at - run.first + PageCount(1)});
-        return Error{ENOMEM};
-      }
+  for (Vpn at = mapped.first; at < mapped.end();) {
+    const PageRun part = part_in_block({at, mapped.end() - at});
+    const GatePass pass(context_.gate);
+    Leaf* leaf = context_.table.find_or_make_leaf(at);
+    if (leaf == nullptr) return Error{ENOMEM};
+    if (auto locked = LockedLeaf::try_lock(context_, *leaf, at))
+      mark_locked(*locked, LeafRange::of(part));
+    at = part.end();
   }
-  if (mapped != run.count) return Error{ENOMEM};
-  return {};
+  if (mapped.count != run.count) return Error{ENOMEM};
+  if (on_fault_only) return {};
+  const PageRun permitted{run.first, permitted_prefix(run, PinFor::kReading)};
+  for (Vpn at = permitted.first; at < permitted.end(); ++at) {
+    const Leaf* leaf = context_.table.find_leaf(at);
+    if (leaf == nullptr) continue;
+    const Pte p = leaf->get(at.in_block());
+    if (!p.has(Pte::kLocked) || p.is_at_address()) continue;
+    if (Status s = make_resident(at, false); !s) {
+      (void)unlock(run);
+      return Error{ENOMEM};
+    }
+  }
+  return permitted.count == run.count ? Status() : Status(Error{ENOMEM});
+}
+
+// What may be dropped at any time cannot be kept: the kernel says yes to that, and does nothing.
+void Vm::mark_locked(LockedLeaf& locked, LeafRange range) {
+  if (locked.region().is(RegionFlags::kDroppable)) return;
+  for (unsigned i = range.first; i < range.end; ++i)
+    if (locked.get(i).state() != PteState::kHole) locked.mlock(i);
 }
 
 Status Vm::unlock(PageRun run) {
@@ -218,15 +228,17 @@ void Vm::unlock_all() {
   });
 }
 
-bool Vm::has_locked(PageRun run) const {
-  if (context_.held_pages.load(std::memory_order_relaxed) == 0) return false;
-  bool has = false;
-  context_.table.for_each_leaf_in(run, [&has](Leaf& leaf, PageRun part) {
+PageCount Vm::unlocked_prefix(PageRun run) const {
+  if (context_.held_pages.load(std::memory_order_relaxed) == 0) return run.count;
+  PageCount unlocked = run.count;
+  context_.table.for_each_leaf_in(run, [&](Leaf& leaf, PageRun part) {
     const LeafRange range = LeafRange::of(part);
-    has = run_length(leaf, range, [](Pte p) { return !p.has(Pte::kLocked); }) != range.size();
-    return !has;
+    const unsigned n = run_length(leaf, range, [](Pte p) { return !p.has(Pte::kLocked); });
+    if (n == range.size()) return true;
+    unlocked = part.first + PageCount(n) - run.first;
+    return false;
   });
-  return has;
+  return unlocked;
 }
 
 bool Vm::has_mlocked(PageRun run) { return has_locked(run) || context_.mmu->is_mlocked(run); }

@@ -126,9 +126,9 @@ Status Vm::install_guards(PageRun run) {
   const SignalBlock signals;
   const MarksPass pass(context_.gate, volatile_.lock());
   const Guard guard(context_.table.region_lock());
-  if (has_locked(run)) return Error{EINVAL};
-  return for_each_mapped_part(
-      run, [&](Region& region, PageRun part, mmu::Access access) BUOY_NO_TSA -> Status {
+  const PageRun unlocked{run.first, unlocked_prefix(run)};
+  const Status installed = for_each_mapped_part(
+      unlocked, [&](Region& region, PageRun part, mmu::Access access) BUOY_NO_TSA -> Status {
         if (Status s = volatile_.prepare(); !s) return s;
         if (Status s = for_each_part(guards_, part,
                                      [&](PageRun fresh, const mmu::Access* is) -> Status {
@@ -147,6 +147,7 @@ Status Vm::install_guards(PageRun run) {
         clear_leaves(part, PteState::kEmpty);
         return {};
       });
+  return installed.ok() && unlocked != run ? Status(Error{EINVAL}) : installed;
 }
 
 Status Vm::remove_guards(PageRun run) {

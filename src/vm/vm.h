@@ -83,6 +83,11 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // The same to a given place inside one region, dropping what was there. EINVAL: they overlap, or
   // what is there might be dropped, and what is here may not.
   Result<Vpn> remap_onto(PageRun run, Vpn target, PageCount pages);
+  // EFAULT: the run is not one mapping of equal access, as all of these want it.
+  [[nodiscard]] Status check_one_mapping(PageRun run) {
+    const Result<MappedAs> as = mapped_as(run);
+    return as ? Status() : Status(as.error());
+  }
   // Moves contents to new pages (`target`, inside one region, or Vpn(): anywhere) and leaves the old
   // ones mapped and empty. EFAULT, EINVAL, ENOMEM as above.
   Result<Vpn> remap_leaving(PageRun run, Vpn target);
@@ -135,6 +140,9 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   // wait until something can; EIO: a page is lost or purged. Those before it are done. EINVAL, and
   // nothing is done: a page is protected from such a touch.
   Status populate(PageRun run, PinFor purpose);
+  // Zeros where nothing is yet, from the first page on, as far as the budget has room and the program
+  // may read there: what is there already is not pushed out for it.
+  void prefill(PageRun run);
 
   // ---- For whoever is about to touch, or to have the kernel touch (touch.cc). Lock-free. -------
   // Would a touch of this kind find the page as it needs it? It may leave at any time.
@@ -149,7 +157,7 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   Status promise(PageRun run, InChild what);
   // DOFORK, KEEPONFORK.
   Status withdraw(PageRun run, InChild what);
-  // GUARD_INSTALL: contents go, touches get SIGSEGV. EINVAL: some of it is locked.
+  // GUARD_INSTALL: contents go, touches get SIGSEGV. EINVAL: it ended at the first locked page.
   Status install_guards(PageRun run);
   // GUARD_REMOVE: zeros, with the access that the pages would have. Where no guard is: nothing.
   Status remove_guards(PageRun run);
@@ -258,11 +266,13 @@ class Vm final : public mmu::FaultSink, private PurgeSource, private VolatileMap
   enum class Quiet : std::uint8_t { kAsItIs, kAwaited };  // no page is loading or squeezing
   template <typename Body>
   Status advise(PageRun run, LockedPages locked_pages, Quiet quiet, Body body);
-  // Has the program locked any of the run through us?
-  [[nodiscard]] bool has_locked(PageRun run) const;
+  // Pages from run.first on, up to the first that the program has locked through us.
+  [[nodiscard]] PageCount unlocked_prefix(PageRun run) const;
+  [[nodiscard]] bool has_locked(PageRun run) const { return unlocked_prefix(run) != run.count; }
   [[nodiscard]] Residency residency_of(Pte p) const;
   // Can so many pages be kept in place?
   [[nodiscard]] bool fits_held(PageCount count);
+  static void mark_locked(LockedLeaf& locked, LeafRange range);
   // What lock_all() would lock; and the next of it from `at` on, none at the end.
   [[nodiscard]] PageCount lockable_pages();
   struct Lockable {
