@@ -34,6 +34,8 @@ same_as_native 256M ""      "$PROGRAMS/io_in_flight" 64 3
 same_as_native 32M  "$file" "$PROGRAMS/io_in_flight" 64 5
 same_as_native 32M  "$file --compressor zstd" "$PROGRAMS/stamp_pages" 64 2 30000
 
+same_as_native 16M  ""      "$PROGRAMS/memory_kinds"
+same_as_native 16M  "--faults thread" "$PROGRAMS/memory_kinds"
 same_as_native 24M  ""      "$PROGRAMS/seal_zoo"
 same_as_native 24M  "--faults thread" "$PROGRAMS/seal_zoo"
 same_as_native 32M  ""      "$PROGRAMS/lock_everything"
