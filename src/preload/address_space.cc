@@ -253,7 +253,7 @@ long map_where_free(Pool& pool, const MapRequest& r, int fd, off_t offset) {
     return kernel_mmap(r.address, r.length, r.prot, r.flags, fd, offset);
   // A bad descriptor is told before what is in the way.
   if ((r.flags & MAP_ANONYMOUS) == 0)
-    if (const long refused = kernels_refusal(r, fd, offset); refused != 0) return refused;
+    if (const long refused = kernels_refusal(r, fd, offset); refused == -EBADF) return refused;
   const Stretch first = first_stretch(pool, *range);
   const bool is_free_inside = first.owner == Owner::kNobody && first.range.end == range->end;
   if (is_free_inside && (is_ordinary(r) || is_droppable(r))) {
