@@ -224,6 +224,14 @@ long map_fixed(Pool& pool, const MapRequest& r, int fd, off_t offset) {
   return map_foreign(pool, r, *range, fd, offset);
 }
 
+void unclaim_kernels_part(const Pool& pool, Range range) {
+  for_each_stretch(pool, range, [](const Stretch& s) -> long {
+    if (s.owner == Owner::kKernel)
+      sys::call(SYS_munmap, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()));
+    return 0;
+  });
+}
+
 // Takes the kernel's part of a range, if that is free, so that nobody else does meanwhile. EEXIST.
 long claim_kernels_part(const Pool& pool, Range range) {
   constexpr int kClaim = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
@@ -237,12 +245,7 @@ long claim_kernels_part(const Pool& pool, Range range) {
     claimed = s.range.end;
     return 0;
   });
-  if (r == 0) return 0;
-  for_each_stretch(pool, Range{range.begin, claimed}, [](const Stretch& s) -> long {
-    if (s.owner == Owner::kKernel)
-      sys::call(SYS_munmap, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()));
-    return 0;
-  });
+  if (r != 0) unclaim_kernels_part(pool, Range{range.begin, claimed});
   return r;
 }
 
@@ -263,7 +266,9 @@ long map_where_free(Pool& pool, const MapRequest& r, int fd, off_t offset) {
     if (first_stretch(pool, *range).owner == Owner::kPool) return -EEXIST;
   }
   if (const long claimed = claim_kernels_part(pool, *range); claimed != 0) return claimed;
-  return map_foreign(pool, r, *range, fd, offset);
+  const long placed = map_foreign(pool, r, *range, fd, offset);
+  if (placed < 0) unclaim_kernels_part(pool, *range);
+  return placed;
 }
 
 // Is it /dev/zero, open for reading? A private mapping of that is private and anonymous.
