@@ -37,6 +37,7 @@ refused 2 "not a size" run --budget 64M --backing-file-size lots true
 refused 2 "below" run --budget 64M --backing-file-size 0 true
 refused 2 "below" run --budget 64M --backing-file-size 1023K true
 refused 2 "no file" run --budget 64M --backing-file none --backing-file-size 64M true
+refused 2 "none of" run --budget 64M --backing-file-encryption rot13 true
 refused 2 "not a size" run --budget 64M --compressed-size -1 true
 refused 2 "below" run --budget 64M --compressed-size 4K true
 echo precious >"$WORK/precious"

@@ -10,6 +10,7 @@ same_as_native 24M  "$file" "$PROGRAMS/stamp_pages" 48 2 30000
 same_as_native 256M ""      "$PROGRAMS/mmap_zoo" 48
 same_as_native 32M  "$file" "$PROGRAMS/mmap_zoo" 48
 same_as_native 32M  "$file" "$PROGRAMS/outside_zoo"
+same_as_native 24M  "$file --backing-file-encryption chacha20" "$PROGRAMS/stamp_pages" 48 2 30000
 same_as_native 24M  "$file" "$PROGRAMS/closed_zoo" 72
 same_as_native 64M  ""      "$PROGRAMS/address_space"
 same_as_native 32M  "$file" "$PROGRAMS/address_space" 2000

@@ -86,6 +86,7 @@ Status Pool::open() {
   swap_options.compressor = options_.compressor;
   swap_options.backing_file = options_.backing_file;
   swap_options.disk_ledger = options_.disk_ledger;
+  swap_options.encryption = options_.encryption;
   swap_options.most_compressed = options_.most_compressed;
   auto stack = swap::SwapStack::create(swap_options, *arena_, context_.counters);
   if (!stack) return stack.error();

@@ -26,6 +26,7 @@ struct PoolOptions {
   const char* backing_file = nullptr;
   swap::DiskLedger* disk_ledger = nullptr;  // see swap::SwapOptions; outlives the pool
   ByteSize most_compressed = 0;
+  swap::FileEncryption encryption = swap::FileEncryption::kNone;  // of the backing file
   swap::CompressorKind compressor = swap::CompressorKind::kLz4;
   Faults faults = Faults::kAuto;
   OnExhausted on_exhausted = OnExhausted::kSigbus;

@@ -83,6 +83,7 @@ std::vector<std::string> make_environment(const RunOptions& options, ByteSize bu
   set(env::kBudgetScope, options.scope);
   set(env::kBackingFile, prepared.file);
   if (!prepared.ledger.empty()) set(env::kDiskLedger, prepared.ledger);
+  set(env::kEncryption, options.encryption);
   if (options.compressed_size != 0) set(env::kCompressed, std::to_string(options.compressed_size));
   set(env::kCompressor, options.compressor);
   set(env::kFaults, word_of(options.faults));

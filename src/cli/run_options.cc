@@ -62,8 +62,8 @@ std::string set_not_empty(std::string& into, const std::string& value) {
   return {};
 }
 
-const std::array<Option, 13>& options_table() {
-  static const std::array<Option, 13> table = {{
+const std::array<Option, 14>& options_table() {
+  static const std::array<Option, 14> table = {{
       {"--budget", [](RunOptions& o, const std::string& v) { return set_budget(o.budget, v); }},
       {"--budget-scope",
        [](RunOptions& o, const std::string& v) {
@@ -76,6 +76,10 @@ const std::array<Option, 13>& options_table() {
       {"--backing-file-size",
        [](RunOptions& o, const std::string& v) {
          return set_bound(o.backing_file_size, v, "; for none, `--backing-file none`");
+       }},
+      {"--backing-file-encryption",
+       [](RunOptions& o, const std::string& v) {
+         return choose(o.encryption, v, {"none", "chacha20"});
        }},
       {"--compressed-size",
        [](RunOptions& o, const std::string& v) { return set_bound(o.compressed_size, v, ""); }},
@@ -190,6 +194,9 @@ and what does not fit compressed is written to a backing file. SIZE is bytes, or
                               which must not exist yet
   --backing-file-size SIZE    what the backing files of all processes may take together, 1M or more;
                               default: half of what is free there at the start
+  --backing-file-encryption none|chacha20
+                              whether what is written there is encrypted, with a key that is in the
+                              process's memory only; default none
   --compressed-size SIZE      the most that compressed pages take of a process's budget, 1M or more;
                               default: what they are worth
   --compressor lz4|zstd|none  default lz4

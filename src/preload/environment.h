@@ -6,6 +6,7 @@
 //   BUOY_BUDGET_SCOPE   process | tree             (absent: process)
 //   BUOY_BACKING_FILE   none | auto | an absolute path, of a file that is made and unlinked at once
 //   BUOY_DISK_LEDGER    the bound that the backing files of a run share (swap/disk_ledger.h)
+//   BUOY_ENCRYPTION     none | chacha20, of the backing file        (absent: none)
 //   BUOY_COMPRESSED     the most bytes of compressed memory, decimal   (absent: no such limit)
 //   BUOY_COMPRESSOR     lz4 | zstd | none
 //   BUOY_FAULTS         auto | signal | thread      (auto: signal, with the gate, where that can be)
@@ -27,6 +28,7 @@ inline constexpr const char* kBudget = "BUOY_BUDGET";
 inline constexpr const char* kBudgetScope = "BUOY_BUDGET_SCOPE";
 inline constexpr const char* kBackingFile = "BUOY_BACKING_FILE";
 inline constexpr const char* kDiskLedger = "BUOY_DISK_LEDGER";
+inline constexpr const char* kEncryption = "BUOY_ENCRYPTION";
 inline constexpr const char* kCompressed = "BUOY_COMPRESSED";
 inline constexpr const char* kCompressor = "BUOY_COMPRESSOR";
 inline constexpr const char* kFaults = "BUOY_FAULTS";
@@ -42,9 +44,9 @@ inline constexpr const char* kMallocConf = "BUOY_MALLOC_CONF";
 inline constexpr const char* kFirstPid = "BUOY_FIRST_PID";
 
 // What a program is to find that a program in a budget executes.
-inline constexpr const char* kSetByRun[] = {
-    kBudget,     kBudgetScope, kBackingFile, kDiskLedger,    kCompressed,
-    kCompressor, kFaults,      kOnExhausted, kUnmanagedExec, kShowBudget,
-    kStats,      kTrace,       kDevice,      kControl,       kFirstPid};
+inline constexpr const char* kSetByRun[] = {kBudget,      kBudgetScope,   kBackingFile, kDiskLedger,
+                                            kEncryption,  kCompressed,    kCompressor,  kFaults,
+                                            kOnExhausted, kUnmanagedExec, kShowBudget,  kStats,
+                                            kTrace,       kDevice,        kControl,     kFirstPid};
 
 }  // namespace buoy::preload::environment

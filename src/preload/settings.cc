@@ -87,6 +87,13 @@ Result<Settings> read_settings(const char** what) {
     s.pool.backing_file = kept_backing_file;
   }
 
+  *what = environment::kEncryption;
+  const char* encryption = initial_environment(environment::kEncryption);
+  if (is(encryption, "chacha20"))
+    s.pool.encryption = swap::FileEncryption::kChaCha20;
+  else if (encryption != nullptr && !is(encryption, "none"))
+    return Error{EINVAL};
+
   *what = environment::kCompressed;
   if (const char* most = initial_environment(environment::kCompressed); most != nullptr) {
     s.pool.most_compressed = parse_number(most);

@@ -1,5 +1,7 @@
 #include "swap/backing_file.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
@@ -54,7 +56,7 @@ Status BackingFile::open(const char* where) {
   auto opened = is_auto ? open_unlinked(directory_) : open_named(where, &empty_at_end_);
   if (!opened) return opened.error();
   files_[0] = *opened;
-  claim_share();
+  equip();
   if (const Status s = clusters_.create(); !s) return s;
   if (const Status s = readers_.create(parts_.compressor, kReaders, kReadPages); !s) return s;
   const Guard guard(lock_);
@@ -64,7 +66,21 @@ Status BackingFile::open(const char* where) {
   return {};
 }
 
-void BackingFile::claim_share() {
+Status BackingFile::make_key() {
+  if (parts_.encryption == FileEncryption::kNone) return {};
+  // Neither in a core dump nor, where a process may lock a little, on the machine's swap.
+  (void)sys::advise(this, frames::kPlacedBytes<BackingFile>, MADV_DONTDUMP);
+  sys::call(SYS_mlock, sys::ptr(ciphers_.data()), sizeof ciphers_);
+  return ciphers_[own_].make_key();
+}
+
+void BackingFile::equip() {
+  if (const Status s = make_key(); !s) {
+    is_broken_.store(true, std::memory_order_relaxed);
+    complain_once(said_broken_,
+                  "there is no key to encrypt the backing file, so nothing goes there", s.code());
+    return;
+  }
   if (parts_.ledger == nullptr) return;
   const auto share = parts_.ledger->claim();
   if (share) {
@@ -145,7 +161,11 @@ bool BackingFile::load_together(const Reading* readings, unsigned n) {
   const WorkAreas::Lease area(readers_);
   const Status read = read_all(files_[cluster.file], area->scratch, bytes,
                                clusters_.offset_of(first.cluster()) + offset);
-  if (read) parts_.counters.add(Event::swap_file_read, bytes);
+  if (read) {
+    parts_.counters.add(Event::swap_file_read, bytes);
+    ciphers_[cluster.file].apply(area->scratch, bytes, first.cluster(), cluster.generation,
+                                 static_cast<std::uint32_t>(offset));
+  }
   for (unsigned k = 0; k < n; ++k) {
     const Reading& r = readings[k];
     const RecordPlace place(foreign::value(r.payload));

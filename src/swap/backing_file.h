@@ -36,6 +36,7 @@
 #include "swap/batch.h"
 #include "swap/cluster_map.h"
 #include "swap/disk_ledger.h"
+#include "swap/file_cipher.h"
 #include "swap/file_io.h"
 #include "swap/page_codec.h"
 #include "swap/record.h"
@@ -57,6 +58,7 @@ class BackingFile {
     const Compressor& compressor;
     Counters& counters;
     DiskLedger* ledger;  // null: the files have no bound
+    FileEncryption encryption;
   };
 
   // `where`: "auto" or a path. EOPNOTSUPP: the file would live in memory; else see open_named.
@@ -118,8 +120,10 @@ class BackingFile {
   ~BackingFile() = default;
   [[nodiscard]] Status open(const char* where);
   [[nodiscard]] Status remember_directory(std::string_view directory);
-  // For the file that this process writes. Without one, nothing is written.
-  void claim_share();
+  // What the file that this process writes needs: a share of the bound, and a key. Without, nothing is
+  // written.
+  void equip();
+  [[nodiscard]] Status make_key();
 
   // Records of one cluster, by offset, that one buffer holds. False: the file cannot be read there.
   [[nodiscard]] bool load_together(const Reading* readings, unsigned n);
@@ -159,9 +163,10 @@ class BackingFile {
   ClusterMap clusters_;
   WorkAreas readers_;  // a state and a buffer for each thread that reads
   std::array<OpenFile, kMaxFiles> files_{};
-  std::uint8_t own_ = 0;       // the file that this process writes
-  bool empty_at_end_ = false;  // a named file that stays: emptied when we go
-  char directory_[256] = {};   // where a child opens its own file
+  std::array<FileCipher, kMaxFiles> ciphers_{};  // of the same files
+  std::uint8_t own_ = 0;                         // the file that this process writes
+  bool empty_at_end_ = false;                    // a named file that stays: emptied when we go
+  char directory_[256] = {};                     // where a child opens its own file
 
   Mutex<LockRank::kSwapFile> lock_;
   std::uint32_t open_ BUOY_GUARDED_BY(lock_) = ClusterMap::kNone;

@@ -48,8 +48,8 @@ Status SwapStack::Tiers::open_file(const SwapOptions& options, const Compressor&
                                    Counters& counters) {
   const char* const where = options.backing_file;
   if (where == nullptr || std::string_view(where) == "none") return {};
-  auto opened =
-      BackingFile::create(where, {pool, zram, codec, compressor, counters, options.disk_ledger});
+  auto opened = BackingFile::create(
+      where, {pool, zram, codec, compressor, counters, options.disk_ledger, options.encryption});
   if (opened) {
     file = *opened;
     return {};

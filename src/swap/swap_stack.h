@@ -39,12 +39,16 @@ struct PageLoad {
   LoadOutcome outcome = LoadOutcome::kCorrupt;
 };
 
+// Whether the backing file is encrypted, with a key that nobody keeps.
+enum class FileEncryption : std::uint8_t { kNone, kChaCha20 };
+
 enum class CompressorKind : std::uint8_t { kLz4, kZstd, kNone };
 
 struct SwapOptions {
   CompressorKind compressor = CompressorKind::kLz4;
   // Null or "none": no file. "auto": an unlinked file in $TMPDIR. Otherwise a path.
   const char* backing_file = nullptr;
+  FileEncryption encryption = FileEncryption::kNone;
   // The bound that the file shares with others; null: none. Outlives the stack.
   DiskLedger* disk_ledger = nullptr;
   // The most that compressed pages may take of memory; 0: no such limit.

@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/descriptors.h"
 #include "frames/arena.h"
 #include "swap/file_io.h"
 #include "swap/test_pages_testing.h"
@@ -245,6 +246,80 @@ TEST_F(WithFile, WhatMayNotBeCompressedGoesToTheFileAndTheFileKeepsItsBound) {
   EXPECT_TRUE(share->book(4 << 20)) << "the file is gone, and its share with it";
   share->close();
   ledger->close();
+}
+
+// The unlinked file that is open, and not another; -1 if there is none.
+int find_unlinked_file() {
+  for (int fd = descriptors::next_own(0); fd >= 0; fd = descriptors::next_own(fd + 1)) {
+    struct stat st {};
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0) return fd;
+  }
+  return -1;
+}
+
+// How many of the file's 16-byte words are the marker.
+unsigned count_in_file(int fd, const std::string& marker) {
+  unsigned found = 0;
+  struct stat st {};
+  EXPECT_EQ(fstat(fd, &st), 0);
+  alignas(4096) static char bytes[64 << 10];  // the file passes by the page cache
+  for (off_t at = 0; at < st.st_size; at += sizeof bytes) {
+    const ssize_t n = pread(fd, bytes, sizeof bytes, at);
+    for (ssize_t i = 0; i + 16 <= n; i += 16)
+      found += std::memcmp(bytes + i, marker.data(), 16) == 0 ? 1 : 0;
+  }
+  return found;
+}
+
+TEST_F(WithFile, WhatIsEncryptedCannotBeReadInTheFile) {
+  constexpr unsigned kPages = 400;
+  const std::string marker = "a secret of ours";
+  ASSERT_EQ(marker.size(), 16U);
+  const auto page_of = [&marker](unsigned i) {
+    Page page = make_page(Fill::kRandom, i);
+    std::memcpy(page.data() + 512, marker.data(), marker.size());
+    return page;
+  };
+  for (const FileEncryption encryption : {FileEncryption::kNone, FileEncryption::kChaCha20}) {
+    SwapOptions options;
+    options.backing_file = "auto";
+    options.encryption = encryption;
+    Stack stack(16 << 20, options);
+    std::vector<SwapEntry> entries(kPages);
+    const auto store = [&](unsigned first) {
+      for (unsigned i = first; i < kPages; i += 2)
+        ASSERT_EQ(stack->store(page_of(i).data(), &entries[i]), StoreOutcome::kStored);
+      write_all_back(*stack);
+    };
+    store(0);
+    store(1);
+    const int fd = find_unlinked_file();
+    ASSERT_GE(fd, 0);
+    const unsigned readable = count_in_file(fd, marker);
+    if (encryption == FileEncryption::kNone)
+      EXPECT_GE(readable, kPages / 2) << "this test would not find a secret";
+    else
+      EXPECT_EQ(readable, 0U);
+    // What is used anew has another stream; children read with their parent's key and write with theirs.
+    for (unsigned i = 0; i < kPages; i += 2) stack->free(entries[i]);
+    store(0);
+    stack->before_fork();
+    const pid_t child = fork();
+    if (child == 0) {
+      stack->after_fork_in_child();
+      for (unsigned i = 0; i < kPages; i += 2) stack->free(entries[i]);
+      store(0);
+      for (unsigned i = 0; i < kPages; ++i) expect_loads(*stack, entries[i], page_of(i));
+      _exit(HasFailure() ? 1 : 0);
+    }
+    stack->after_fork_in_parent();
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+    for (unsigned i = 0; i < kPages; ++i) expect_loads(*stack, entries[i], page_of(i));
+    for (const SwapEntry e : entries) stack->free(e);
+    stack.validate();
+  }
 }
 
 TEST_F(WithFile, WritesBackAndReadsEveryKindOfPage) {

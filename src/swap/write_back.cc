@@ -42,7 +42,7 @@ bool BackingFile::may_write_locked() {
       return false;
     }
     files_[own_] = *opened;
-    claim_share();
+    equip();
     if (is_broken_.load(std::memory_order_relaxed)) return false;
   }
   if (!files_[own_].is_intact()) {
@@ -106,6 +106,9 @@ void BackingFile::start_locked(Batch& batch) {
   const std::uint32_t bytes = batch.pad();
   clusters_.at(batch.cluster).filled += bytes;
   parts_.counters.add(Event::swap_file_write, bytes);
+  // Nobody reads the buffer any more, but for the file.
+  ciphers_[own_].apply(batch.buffer, bytes, batch.cluster, clusters_.at(batch.cluster).generation,
+                       batch.offset);
   const std::uint64_t offset = clusters_.offset_of(batch.cluster) + batch.offset;
   batch.state = Batch::State::kWriting;
   clusters_.begin_use(batch.cluster);
@@ -315,6 +318,7 @@ BackingFile::Emptied BackingFile::empty_cluster_locked(std::uint32_t number) {
   if (!read_all(files_[own_], bytes, from.filled, clusters_.offset_of(number)))
     return Emptied::kUnreadable;
   parts_.counters.add(Event::swap_file_read, from.filled);
+  ciphers_[own_].apply(bytes, from.filled, number, from.generation, 0);
 
   Batch& batch = buffers_.for_collection();
   const std::uint64_t seed = record_seed(number, from.generation);
