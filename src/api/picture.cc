@@ -113,9 +113,10 @@ void draw_picture(Pool& pool, Word* words) {
   const std::uint32_t span = arena.block_span();
   const std::uint32_t shown = std::min<std::uint32_t>(span, kPictureBlocks);
   for (std::uint32_t b = 0; b < shown; ++b) {
-    const bool is_absent = arena.availability_of(b) == frames::Arena::Availability::kAbsent;
+    const bool is_absent =
+        arena.blocks().availability_of(b) == frames::Pageblocks::Availability::kAbsent;
     const frames::BlockPicture look =
-        is_absent ? frames::BlockPicture{} : arena.look_at(b, frames::Callers::kUser);
+        is_absent ? frames::BlockPicture{} : arena.blocks().look_at(b, frames::Callers::kUser);
     words[kFirstBlock + b].store((is_absent ? PictureBlock::kAbsent : PictureBlock::kPresent) |
                                      (std::uint64_t{look.free} << 8) |
                                      (std::uint64_t{look.movable} << 20),

@@ -1,4 +1,5 @@
 #include "cli/run_options.h"
+#include "cli/size.h"
 
 #include <algorithm>
 #include <array>

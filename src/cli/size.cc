@@ -34,7 +34,7 @@ std::optional<ByteSize> parse_size(std::string_view text) {
 }
 
 std::string not_a_size(const std::string& text) {
-  return quoted(text) + " is not a size: bytes, or with K, M or G, as 256M";
+  return "'" + text + "' is not a size: bytes, or with K, M or G, as 256M";
 }
 
 std::string format_size(ByteSize bytes) {
