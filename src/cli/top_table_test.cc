@@ -84,9 +84,9 @@ TEST(TopTable, CellsAreAsWideAsTheirColumns) {
       row.vitals.pressure = 9.99;
       row.vitals.fault_times[kFaultTimeBuckets - 1] = 3;
       for (const TopColumn c : columns_for(500)) {
-        if (c != TopColumn::kCommand)
-          EXPECT_EQ(cell_of(row, c).size(), width_of(c) - 1)
-              << title_of(c) << ": " << cell_of(row, c);
+        if (c == TopColumn::kCommand) continue;
+        EXPECT_EQ(cell_of(row, c).size(), width_of(c) - 1)
+            << title_of(c) << ": " << cell_of(row, c);
       }
     }
   }
