@@ -36,26 +36,43 @@ void* unwrap_allocated(const Result<Extents::Allocated>& got, int* zeroed) {
   return got->address;
 }
 
-struct Range {
-  Pool* pool = nullptr;
-  PageRun run;
-};
-
-// A page-aligned, non-empty, non-wrapping range that lies wholly in one pool's mappings.
-Status find_range(void* address, size_t length, Range* out) {
+// A page-aligned, non-empty, non-wrapping range, whose first page is of one pool.
+Status find_pool(void* address, size_t length, Pool** pool) {
   const auto start = reinterpret_cast<std::uintptr_t>(address);
   if (start % kPageSize != 0 || length == 0 || length > SIZE_MAX - kPageSize) return Error{EINVAL};
-  const PageCount pages = PageCount::covering(length);
-  if (start + pages.bytes() < start) return Error{EINVAL};
-  out->run = {Vpn::of_address(start), pages};
-  out->pool = PoolRegistry::find(address);
-  if (out->pool == nullptr) return Error{ENOMEM};
+  if (start + PageCount::covering(length).bytes() < start) return Error{EINVAL};
+  *pool = PoolRegistry::find(address);
+  if (*pool == nullptr) return Error{ENOMEM};
   return {};
 }
-Status find_mapped(void* address, size_t length, Range* out) {
-  if (Status s = find_range(address, length, out); !s) return s;
-  if (!out->pool->vm().is_mapped(out->run)) return Error{ENOMEM};
+// The same, and all of it is mapped.
+Status find_mapped(void* address, size_t length, Pool** pool) {
+  if (Status s = find_pool(address, length, pool); !s) return s;
+  if (!(*pool)->is_mapped(address, length)) return Error{ENOMEM};
   return {};
+}
+
+Result<Pool::Advice> advice_of(int advice) {
+  switch (advice) {
+    case BUOY_FREE:
+      return Pool::Advice::kFree;
+    case BUOY_FREE_UNTIL_REUSE:
+      return Pool::Advice::kFreeUntilReuse;
+    case BUOY_REUSE:
+      return Pool::Advice::kReuse;
+    case BUOY_DONTNEED:
+      return Pool::Advice::kDontNeed;
+    case BUOY_COLD:
+      return Pool::Advice::kCold;
+    case BUOY_PAGEOUT:
+      return Pool::Advice::kPageOut;
+    case BUOY_WILLNEED:
+      return Pool::Advice::kWillNeed;
+    case BUOY_POPULATE:
+      return Pool::Advice::kPopulate;
+    default:
+      return Error{EINVAL};
+  }
 }
 
 // As much as was done, in bytes of the length asked for; -1 if nothing was.
@@ -135,7 +152,7 @@ int buoy_pool_create(const buoy_options* options, buoy_pool** pool) {
 
 int buoy_pool_destroy(buoy_pool* pool) {
   if (pool == nullptr || !PoolRegistry::has(*unwrap(pool))) return fail(EINVAL);
-  if (unwrap(pool)->vm().has_mappings()) return fail(EBUSY);
+  if (unwrap(pool)->has_mappings()) return fail(EBUSY);
   PoolRegistry::remove(*unwrap(pool));
   const Status s = Pool::destroy(unwrap(pool));
   if (!s) (void)PoolRegistry::add(*unwrap(pool));
@@ -184,17 +201,17 @@ void* buoy_map(buoy_pool* pool, size_t length, unsigned flags) {
 }
 
 int buoy_unmap(void* address, size_t length) {
-  Range r;
-  if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
-  return result(r.pool->vm().unmap(r.run));
+  Pool* pool = nullptr;
+  if (Status s = find_mapped(address, length, &pool); !s) return fail(s.code());
+  return result(pool->unmap(address, length));
 }
 
 void* buoy_remap(void* address, size_t old_length, size_t new_length) {
-  Range r;
-  Status s = find_mapped(address, old_length, &r);
+  Pool* pool = nullptr;
+  Status s = find_mapped(address, old_length, &pool);
   if (s.ok() && (new_length == 0 || new_length > SIZE_MAX - kPageSize)) s = Error{EINVAL};
   if (s.ok()) {
-    auto at = r.pool->remap(address, old_length, new_length, true, nullptr);
+    auto at = pool->remap(address, old_length, new_length, Pool::Move::kIfNeeded);
     if (at) return *at;
     s = at.error();
   }
@@ -203,78 +220,56 @@ void* buoy_remap(void* address, size_t old_length, size_t new_length) {
 }
 
 int buoy_advise(void* address, size_t length, int advice) {
-  Range r;
-  const bool is_known = (advice >= BUOY_FREE && advice <= BUOY_WILLNEED) ||
-                        advice == BUOY_FREE_UNTIL_REUSE || advice == BUOY_POPULATE;
-  if (!is_known) return fail(EINVAL);
-  if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
-  Vm& vm = r.pool->vm();
-  const bool refused_if_locked = advice == BUOY_FREE || advice == BUOY_DONTNEED ||
-                                 advice == BUOY_COLD || advice == BUOY_PAGEOUT;
-  if (refused_if_locked && vm.has_mlocked(r.run)) return fail(EINVAL);
-  switch (advice) {
-    case BUOY_FREE:
-      return result(vm.free_lazily(r.run));
-    case BUOY_FREE_UNTIL_REUSE:
-      return result(vm.free_lazily(r.run, Vm::Until::kReuse));
-    case BUOY_REUSE:
-      return result(vm.reuse(r.run));
-    case BUOY_DONTNEED:
-      return result(vm.discard(r.run));
-    case BUOY_COLD:
-      return result(vm.cold(r.run));
-    case BUOY_PAGEOUT:
-      return result(vm.page_out(r.run));
-    case BUOY_POPULATE:
-      return result(vm.populate(r.run, PinFor::kWriting));
-    default:
-      return result(vm.will_need(r.run));
-  }
+  Pool* pool = nullptr;
+  const Result<Pool::Advice> known = advice_of(advice);
+  if (!known) return fail(known.code());
+  if (Status s = find_mapped(address, length, &pool); !s) return fail(s.code());
+  return result(pool->advise(address, length, *known));
 }
 
 int buoy_pin(void* address, size_t length, unsigned flags) {
-  Range r;
+  Pool* pool = nullptr;
   if ((flags & ~static_cast<unsigned>(BUOY_WRITE)) != 0) return fail(EINVAL);
-  if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
+  if (Status s = find_mapped(address, length, &pool); !s) return fail(s.code());
   return result(
-      r.pool->vm().pin(r.run, (flags & BUOY_WRITE) != 0 ? PinFor::kWriting : PinFor::kReading));
+      pool->pin(address, length, (flags & BUOY_WRITE) != 0 ? PinFor::kWriting : PinFor::kReading));
 }
 
 int buoy_unpin(void* address, size_t length, unsigned flags) {
-  Range r;
+  Pool* pool = nullptr;
   if ((flags & ~static_cast<unsigned>(BUOY_DIRTIED)) != 0) return fail(EINVAL);
-  if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
+  if (Status s = find_mapped(address, length, &pool); !s) return fail(s.code());
   return result(
-      r.pool->vm().unpin(r.run, (flags & BUOY_DIRTIED) != 0 ? Dirtied::kYes : Dirtied::kNo));
+      pool->unpin(address, length, (flags & BUOY_DIRTIED) != 0 ? Dirtied::kYes : Dirtied::kNo));
 }
 
 ssize_t buoy_mark_volatile(void* address, size_t length, int priority) {
-  Range r;
-  if (priority < 0 || priority >= static_cast<int>(VolatileMap::kPriorities)) return fail(EINVAL);
-  if (Status s = find_range(address, length, &r); !s) return fail(s.code());
-  const Vm::Marked marked = r.pool->vm().mark_volatile(r.run, static_cast<unsigned>(priority));
+  Pool* pool = nullptr;
+  if (priority < 0 || priority >= static_cast<int>(Pool::kVolatilePriorities)) return fail(EINVAL);
+  if (Status s = find_pool(address, length, &pool); !s) return fail(s.code());
+  const Vm::Marked marked = pool->mark_volatile(address, length, static_cast<unsigned>(priority));
   return short_count(marked.done, marked.error, length);
 }
 
 ssize_t buoy_mark_nonvolatile(void* address, size_t length, int* purged) {
-  Range r;
-  if (Status s = find_range(address, length, &r); !s) return fail(s.code());
-  const Vm::Unmarked unmarked = r.pool->vm().mark_nonvolatile(r.run);
+  Pool* pool = nullptr;
+  if (Status s = find_pool(address, length, &pool); !s) return fail(s.code());
+  const Vm::Unmarked unmarked = pool->mark_nonvolatile(address, length);
   if (purged != nullptr && !unmarked.done.is_zero()) *purged = unmarked.lost ? 1 : 0;
   return short_count(unmarked.done, unmarked.error, length);
 }
 
 int buoy_pool_eventfd(buoy_pool* pool) {
   if (pool == nullptr || !PoolRegistry::has(*unwrap(pool))) return fail(EINVAL);
-  auto fd = unwrap(pool)->context().notifier.descriptor();
+  auto fd = unwrap(pool)->eventfd();
   return fd ? *fd : fail(fd.code());
 }
 
 int buoy_residency(void* address, size_t length, unsigned char* vec) {
-  Range r;
+  Pool* pool = nullptr;
   if (vec == nullptr) return fail(EINVAL);
-  if (Status s = find_mapped(address, length, &r); !s) return fail(s.code());
-  return result(r.pool->vm().residency(r.run, vec));
+  if (Status s = find_mapped(address, length, &pool); !s) return fail(s.code());
+  return result(pool->page_states(address, length, vec));
 }
 
 int buoy_compact(buoy_pool* pool) {

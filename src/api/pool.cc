@@ -1,35 +1,10 @@
 #include "api/pool.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cerrno>
 
 #include "base/signals.h"
 #include "frames/place.h"
-
-// Advice that newer kernels know and older headers lack.
-#ifndef MADV_COLD
-#define MADV_COLD 20
-#define MADV_PAGEOUT 21
-#endif
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_DONTNEED_LOCKED
-#define MADV_DONTNEED_LOCKED 24
-#endif
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE 103
-#endif
-#ifndef MADV_SOFT_OFFLINE
-#define MADV_SOFT_OFFLINE 101
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 
 namespace buoy {
 
@@ -37,7 +12,6 @@ namespace {
 PageRun pages_of(const void* address, ByteSize length) {
   return {Vpn::containing(address), PageCount::covering(length)};
 }
-int negative(Status s) { return -s.code(); }
 }  // namespace
 
 Result<Pool*> Pool::create(const PoolOptions& options) {
@@ -149,12 +123,17 @@ Result<void*> Pool::remap_leaving(void* address, ByteSize length, void* target) 
   return static_cast<void*>(at->pointer());
 }
 
-Result<void*> Pool::remap(void* address, ByteSize old_length, ByteSize new_length, bool may_move,
-                          void* fixed_target) {
-  const PageRun run = pages_of(address, old_length);
-  const PageCount pages = PageCount::covering(new_length);
-  auto at = fixed_target != nullptr ? vm_.remap_onto(run, Vpn::containing(fixed_target), pages)
-                                    : vm_.remap(run, pages, may_move);
+Result<void*> Pool::remap(void* address, ByteSize old_length, ByteSize new_length, Move move) {
+  auto at = vm_.remap(pages_of(address, old_length), PageCount::covering(new_length),
+                      move == Move::kIfNeeded);
+  if (!at) return at.error();
+  return static_cast<void*>(at->pointer());
+}
+
+Result<void*> Pool::remap_onto(void* address, ByteSize old_length, ByteSize new_length,
+                               void* target) {
+  auto at = vm_.remap_onto(pages_of(address, old_length), Vpn::containing(target),
+                           PageCount::covering(new_length));
   if (!at) return at.error();
   return static_cast<void*>(at->pointer());
 }
@@ -164,85 +143,6 @@ Status Pool::protect(void* address, ByteSize length, mmu::Access access) {
 }
 
 Status Pool::seal(void* address, ByteSize length) { return vm_.seal(pages_of(address, length)); }
-
-int Pool::advise(void* address, ByteSize length, int madvise_advice) {
-  const PageRun run = pages_of(address, length);
-  if (run.count.is_zero()) return 0;
-  switch (madvise_advice) {
-    case MADV_DONTNEED:
-      return negative(vm_.discard(run));
-    case MADV_FREE:
-      return negative(vm_.free_lazily(run));
-    case MADV_COLD:
-      return negative(vm_.cold(run));
-    case MADV_PAGEOUT:
-      return negative(vm_.page_out(run));
-    case MADV_WILLNEED:
-      return negative(vm_.will_need(run));
-    case MADV_POPULATE_READ:
-      return negative(vm_.populate(run, PinFor::kReading));
-    case MADV_POPULATE_WRITE:
-      return negative(vm_.populate(run, PinFor::kWriting));
-    case MADV_NORMAL:
-    case MADV_RANDOM:
-    case MADV_SEQUENTIAL:
-    case MADV_HUGEPAGE:
-    case MADV_NOHUGEPAGE:
-    case MADV_DODUMP:
-    case MADV_DONTDUMP:
-    case MADV_MERGEABLE:
-    case MADV_UNMERGEABLE:
-    case MADV_COLLAPSE:
-      return vm_.mapped_prefix(run) == run.count ? 0 : -ENOMEM;
-    case MADV_DONTNEED_LOCKED:
-      return negative(vm_.discard(run, Vm::LockedPages::kToo));
-    case MADV_DONTFORK:
-      return negative(vm_.promise(run, Vm::InChild::kNothing));
-    case MADV_DOFORK:
-      return negative(vm_.withdraw(run, Vm::InChild::kNothing));
-    case MADV_WIPEONFORK:
-      return negative(vm_.promise(run, Vm::InChild::kZeros));
-    case MADV_KEEPONFORK:
-      return negative(vm_.withdraw(run, Vm::InChild::kZeros));
-    case MADV_GUARD_INSTALL:
-      return negative(vm_.install_guards(run));
-    case MADV_GUARD_REMOVE:
-      return negative(vm_.remove_guards(run));
-    case MADV_HWPOISON:
-    case MADV_SOFT_OFFLINE:
-      return -EPERM;
-    default:
-      return -EINVAL;  // MADV_REMOVE, which is for shared memory, and what nobody knows
-  }
-}
-
-void Pool::prefill(void* address, ByteSize length) { vm_.prefill(pages_of(address, length)); }
-
-int Pool::lock(void* address, ByteSize length, int mlock2_flags) {
-  constexpr int kOnFault = 1;  // MLOCK_ONFAULT
-  return negative(vm_.lock(pages_of(address, length), (mlock2_flags & kOnFault) != 0));
-}
-
-int Pool::unlock(void* address, ByteSize length) {
-  return negative(vm_.unlock(pages_of(address, length)));
-}
-
-int Pool::residency(void* address, ByteSize length, unsigned char* vec) {
-  const PageRun run = pages_of(address, length);
-  for (PageCount done; done < run.count;) {
-    unsigned char chunk[512];
-    const PageCount n(std::min<std::uint64_t>(sizeof chunk, (run.count - done).value()));
-    if (const Status s = vm_.residency({run.first + done, n}, chunk); !s) return negative(s);
-    for (std::uint64_t i = 0; i < n.value(); ++i) {
-      const auto r = static_cast<Residency>(chunk[i]);
-      const bool resident =
-          r == Residency::kMapped || r == Residency::kLazyFree || r == Residency::kStandby;
-      vec[done.value() + i] = resident ? 1 : 0;
-    }
-    done += n;
-  }
-  return 0;
-}
 
 // ---- The whole --------------------------------------------------------------------------------
 

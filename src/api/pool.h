@@ -1,9 +1,12 @@
 // Pool: one budget and everything under it, put together on real memory. What the C API, the C++
 // layer and the preload library stand on.
 //
-// The range operations follow the kernel's semantics (partial effects, ENOMEM at holes); ranges
-// are byte addresses, page-aligned, lengths rounded up. Thread-safe. Nothing here allocates from
-// malloc; everything may be called before libc is set up.
+// A wall: the C API and what stands in for the kernel's calls reach no further than this for what
+// they do to pages. The range operations follow the kernel's semantics (partial effects, ENOMEM at
+// holes); ranges are byte addresses, page-aligned, lengths rounded up. What goes wrong is a Status or a
+// Result, with an errno inside; c_api.cc makes errno of it, and the preload library (kernel_result.h)
+// what a system call returns. Thread-safe. Nothing here allocates from malloc; everything may be called
+// before libc is set up.
 #pragma once
 
 #include <atomic>
@@ -79,8 +82,10 @@ class Pool {
   // See Vm::take_over() and Vm::remap_leaving(); a null target: anywhere.
   Status take_over(void* address, ByteSize length);
   Result<void*> remap_leaving(void* address, ByteSize length, void* target);
-  Result<void*> remap(void* address, ByteSize old_length, ByteSize new_length, bool may_move,
-                      void* fixed_target);
+  enum class Move : std::uint8_t { kNever, kIfNeeded };
+  Result<void*> remap(void* address, ByteSize old_length, ByteSize new_length, Move move);
+  // The same to that place, whose pages go.
+  Result<void*> remap_onto(void* address, ByteSize old_length, ByteSize new_length, void* target);
   Status protect(void* address, ByteSize length, mmu::Access access);
   // See Vm::seal(). Bytes from the address on that are not sealed, or that a seal lets go.
   Status seal(void* address, ByteSize length);
@@ -90,14 +95,45 @@ class Pool {
   [[nodiscard]] ByteSize discardable_prefix(const void* address, ByteSize length) const {
     return vm_.discardable_prefix({Vpn::containing(address), PageCount::covering(length)}).bytes();
   }
-  // One of the kernel's MADV_*: 0 or -errno. Advice that means nothing here is accepted.
-  int advise(void* address, ByteSize length, int madvise_advice);
-  int lock(void* address, ByteSize length, int mlock2_flags);
+  [[nodiscard]] bool has_mappings() { return vm_.has_mappings(); }
+  [[nodiscard]] bool is_mapped(void* address, ByteSize length);
+
+  // ---- Pages, as the kernel's calls have them (pool_pages.cc) -----------------------------------
+  // One of the kernel's MADV_*. Advice that means nothing here is accepted.
+  Status madvise(void* address, ByteSize length, int advice);
+  enum class Lock : std::uint8_t { kNow, kOnFault };
+  Status lock(void* address, ByteSize length, Lock when);
+  Status unlock(void* address, ByteSize length);
+  // See Vm::lock_all().
+  Status lock_all(Lock when);
+  void unlock_all() { vm_.unlock_all(); }
   // Zeros where nothing is yet, as far as the budget has room.
   void prefill(void* address, ByteSize length);
-  int unlock(void* address, ByteSize length);
   // As mincore(2): bit 0 of each byte, 1 if resident.
-  int residency(void* address, ByteSize length, unsigned char* vec);
+  Status residency(void* address, ByteSize length, unsigned char* vec);
+
+  // ---- Pages, as buoy.h has them (pool_pages.cc) ------------------------------------------------
+  enum class Advice : std::uint8_t {
+    kFree,
+    kFreeUntilReuse,
+    kReuse,
+    kDontNeed,
+    kCold,
+    kPageOut,
+    kWillNeed,
+    kPopulate,
+  };
+  // EINVAL, and nothing is done: what would go, or leave, is locked in memory.
+  Status advise(void* address, ByteSize length, Advice advice);
+  Status pin(void* address, ByteSize length, PinFor purpose);
+  Status unpin(void* address, ByteSize length, Dirtied dirtied);
+  static constexpr unsigned kVolatilePriorities = VolatileMap::kPriorities;
+  Vm::Marked mark_volatile(void* address, ByteSize length, unsigned priority);
+  Vm::Unmarked mark_nonvolatile(void* address, ByteSize length);
+  // A byte a page: BUOY_PAGE_*.
+  Status page_states(void* address, ByteSize length, unsigned char* values);
+  // A descriptor that tells of pressure and purges; the pool's.
+  Result<int> eventfd() { return context_.notifier.descriptor(); }
 
   // ---- The arena (pool_arena.cc) ----------------------------------------------------------------
   // Who was in the way of a contiguous allocation; buoy.h's cma_blocked_by.

@@ -13,6 +13,7 @@
 #include "base/sys.h"
 #include "gate/call.h"
 #include "gate/known_data.h"
+#include "preload/kernel_result.h"
 #include "preload/mapping_policy.h"
 #include "preload/memory_locks.h"
 #include "preload/runtime.h"
@@ -105,8 +106,6 @@ long for_each_stretch(const Pool& pool, Range range, Body body) {
   return 0;
 }
 
-long kernel_result(const Status& s) { return -static_cast<long>(s.code()); }
-
 long address_or_error(const Result<void*>& r) {
   return r ? reinterpret_cast<long>(*r) : -static_cast<long>(r.code());
 }
@@ -144,8 +143,8 @@ long advise_pool(Pool& pool, Range range, int advice) {
   const std::size_t all = range.bytes();
   const std::size_t allowed =
       discards(advice) ? pool.discardable_prefix(range.pointer(), all) : all;
-  const long r = allowed == 0 ? 0 : pool.advise(range.pointer(), allowed, advice);
-  return r == 0 && allowed != all ? -EPERM : r;
+  const Status s = allowed == 0 ? Status() : pool.madvise(range.pointer(), allowed, advice);
+  return s.ok() && allowed != all ? -EPERM : kernel_result(s);
 }
 
 long protect_pool(Pool& pool, Range range, int prot) {
@@ -347,7 +346,7 @@ void make_present(Pool& pool, Range range, int flags) {
   if (!is_locked && (flags & (MAP_POPULATE | MAP_NONBLOCK)) != MAP_POPULATE) return;
   for_each_stretch(pool, range, [&pool, is_locked](const Stretch& s) -> long {
     if (s.owner != Owner::kPool) return 0;
-    if (is_locked) (void)pool.lock(s.range.pointer(), s.range.bytes(), 0);
+    if (is_locked) (void)pool.lock(s.range.pointer(), s.range.bytes(), Pool::Lock::kNow);
     pool.prefill(s.range.pointer(), s.range.bytes());
     return 0;
   });
@@ -488,9 +487,11 @@ long remap(void* old_address, std::size_t old_length, std::size_t new_length, in
   if ((flags & kDontUnmap) != 0)
     return address_or_error(
         pool->remap_leaving(old_address, old_bytes, is_fixed ? new_address : nullptr));
-  return address_or_error(pool->remap(old_address, old_bytes, new_bytes,
-                                      (flags & MREMAP_MAYMOVE) != 0,
-                                      is_fixed ? new_address : nullptr));
+  if (is_fixed)
+    return address_or_error(pool->remap_onto(old_address, old_bytes, new_bytes, new_address));
+  return address_or_error(
+      pool->remap(old_address, old_bytes, new_bytes,
+                  (flags & MREMAP_MAYMOVE) != 0 ? Pool::Move::kIfNeeded : Pool::Move::kNever));
 }
 
 namespace {
@@ -616,7 +617,9 @@ long lock(void* address, std::size_t length, int mlock2_flags) {
         (s.owner == Owner::kKernel && pool->is_own(s.range.pointer(), s.range.bytes()));
     if (is_nobodys) return -ENOMEM;
     if (s.owner == Owner::kKernel) return kernel_lock(s.range.pointer(), s.range.bytes());
-    return pool->lock(s.range.pointer(), s.range.bytes(), mlock2_flags);
+    return kernel_result(
+        pool->lock(s.range.pointer(), s.range.bytes(),
+                   (mlock2_flags & MLOCK_ONFAULT) != 0 ? Pool::Lock::kOnFault : Pool::Lock::kNow));
   });
 }
 
@@ -626,7 +629,8 @@ long unlock(void* address, std::size_t length) {
   if (pool == nullptr || !range || !overlaps_managed(*pool, *range))
     return sys::call(SYS_munlock, sys::ptr(address), static_cast<long>(length));
   return for_each_stretch(*pool, *range, [&](const Stretch& s) -> long {
-    if (s.owner == Owner::kPool) return pool->unlock(s.range.pointer(), s.range.bytes());
+    if (s.owner == Owner::kPool)
+      return kernel_result(pool->unlock(s.range.pointer(), s.range.bytes()));
     if (s.owner == Owner::kNobody) return -ENOMEM;
     return sys::call(SYS_munlock, sys::ptr(s.range.pointer()), static_cast<long>(s.range.bytes()));
   });
@@ -644,7 +648,7 @@ long residency(void* address, std::size_t length, unsigned char* vec) {
     long r = gate::call(SYS_mincore, sys::ptr(s.range.pointer()),
                         static_cast<long>(s.range.bytes()), sys::ptr(vec));
     if (r == 0 && s.owner == Owner::kPool)
-      r = pool->residency(s.range.pointer(), s.range.bytes(), vec);
+      r = kernel_result(pool->residency(s.range.pointer(), s.range.bytes(), vec));
     vec += pages;
     return r;
   });

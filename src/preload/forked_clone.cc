@@ -12,6 +12,7 @@
 
 #include "base/sys.h"
 #include "base/units.h"
+#include "preload/kernel_result.h"
 #include "preload/runtime.h"
 #include "preload/stats_at_exit.h"
 
@@ -113,7 +114,7 @@ long on_fork_stack(long (*body)(const void* argument), const void* argument) {
 
 long clone_and_set_up(const void* argument) {
   const PreparedClone clone(*static_cast<const CloneCall*>(argument));
-  if (const Status s = before_fork(); !s) return -s.code();
+  if (const Status s = before_fork(); !s) return kernel_result(s);
   const long r = clone.make();
   if (r == 0) {
     fork_lock.store(1);  // those who waited for it do not exist here
@@ -152,7 +153,7 @@ long clone_child_with_stack(const void* raw) {
   const bool wants_word = (request.flags & (CLONE_PARENT_SETTID | CLONE_PIDFD)) != 0;
   const bool wants_child_word = (request.flags & CLONE_CHILD_SETTID) != 0;
   const long flags = request.flags & ~(CLONE_VFORK | CLONE_CHILD_SETTID);
-  if (const Status s = before_fork(); !s) return -s.code();
+  if (const Status s = before_fork(); !s) return kernel_result(s);
   const long pid = sys::call(SYS_clone, flags, 0, sys::ptr(&word), sys::ptr(request.child_word),
                              sys::ptr(request.tls));
   if (pid != 0) {

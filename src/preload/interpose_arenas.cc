@@ -62,7 +62,7 @@ void* allocate(extent_hooks_t* hooks, void* wanted, size_t size, size_t alignmen
   }
   bool is_zero = got->is_zeroed;
   if (*zero && !is_zero) {
-    if (size <= kMostToZero || pool().advise(got->address, size, MADV_DONTNEED) != 0)
+    if (size <= kMostToZero || !pool().madvise(got->address, size, MADV_DONTNEED).ok())
       std::memset(got->address, 0, size);
     is_zero = true;
   }
@@ -82,7 +82,7 @@ void destroy(extent_hooks_t* hooks, void* at, size_t size, bool committed, unsig
 
 bool purge(extent_hooks_t* /*hooks*/, void* at, size_t /*size*/, size_t offset, size_t length,
            unsigned /*arena*/) {
-  return pool().advise(static_cast<std::byte*>(at) + offset, length, MADV_DONTNEED) != 0;
+  return !pool().madvise(static_cast<std::byte*>(at) + offset, length, MADV_DONTNEED).ok();
 }
 
 bool split(extent_hooks_t* /*hooks*/, void* /*at*/, size_t /*size*/, size_t /*a*/, size_t /*b*/,

@@ -12,6 +12,7 @@
 #include "base/descriptors.h"
 #include "base/sys.h"
 #include "preload/address_space.h"
+#include "preload/kernel_result.h"
 #include "preload/runtime.h"
 
 namespace buoy::preload::memory_locks {
@@ -122,7 +123,8 @@ long lock_all(int flags) {
   if (!is_known || flags == 0 || flags == MCL_ONFAULT) return -EINVAL;
   if (const long refused = check_limit(pool()); refused != 0) return refused;
   if ((flags & MCL_CURRENT) != 0) {
-    if (const Status s = pool().vm().lock_all((flags & MCL_ONFAULT) != 0); !s) return -s.code();
+    const auto when = (flags & MCL_ONFAULT) != 0 ? Pool::Lock::kOnFault : Pool::Lock::kNow;
+    if (const Status s = pool().lock_all(when); !s) return kernel_result(s);
     // What cannot be there (guard pages, files that end early) is no error of mlockall's.
     (void)for_each_of_the_kernels(pool(), [flags](void* at, std::size_t bytes) {
       sys::call(SYS_mlock2, sys::ptr(at), static_cast<long>(bytes), mlock2_flags(flags));
@@ -135,7 +137,7 @@ long lock_all(int flags) {
 
 long unlock_all() {
   future.store(0, std::memory_order_relaxed);
-  if (Pool* started = pool_if_started(); started != nullptr) started->vm().unlock_all();
+  if (Pool* started = pool_if_started(); started != nullptr) started->unlock_all();
   return sys::call(SYS_munlockall);
 }
 
@@ -149,7 +151,7 @@ bool lock_new(void* address, std::size_t length, int prot) {
 
 void after_fork_in_child() {
   future.store(0, std::memory_order_relaxed);
-  pool().vm().unlock_all();
+  pool().unlock_all();
 }
 
 }  // namespace buoy::preload::memory_locks

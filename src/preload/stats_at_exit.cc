@@ -7,6 +7,7 @@
 
 #include "base/descriptors.h"
 #include "base/sys.h"
+#include "preload/kernel_result.h"
 #include "preload/runtime.h"
 #include "preload/trace_file.h"
 
@@ -26,7 +27,7 @@ constinit int spare = -1;
 long open_stats_file() {
   char name[4096];
   const Status s = path_of_this_process(settings().stats, settings().first_pid, name, sizeof name);
-  if (!s) return -s.code();
+  if (!s) return kernel_result(s);
   const descriptors::RoomForOne room;
   return sys::call(SYS_openat, AT_FDCWD, sys::ptr(name), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
                    0644);

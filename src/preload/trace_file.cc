@@ -6,6 +6,7 @@
 
 #include "base/descriptors.h"
 #include "base/sys.h"
+#include "preload/kernel_result.h"
 #include "preload/runtime.h"
 #include "vm/recorder.h"
 
@@ -32,7 +33,7 @@ bool is_of_this_run(int fd) {
 long open_file() {
   char name[4096];
   const Status s = path_of_this_process(settings().trace, settings().first_pid, name, sizeof name);
-  if (!s) return -s.code();
+  if (!s) return kernel_result(s);
   const descriptors::RoomForOne room;
   const long fd = sys::call(SYS_openat, AT_FDCWD, sys::ptr(name),
                             O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644);
