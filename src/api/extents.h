@@ -16,11 +16,11 @@
 #include <atomic>
 #include <optional>
 
+#include "api/free_runs.h"
 #include "api/pool.h"
 #include "base/gate.h"
 #include "base/lock.h"
 #include "base/signals.h"
-#include "api/free_runs.h"
 
 namespace buoy {
 

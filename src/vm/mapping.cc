@@ -19,6 +19,18 @@ PageCount promised_by(PageCount pages, RegionFlags flags, mmu::Access access) {
   const bool is_none = access == mmu::Access::kNone || has(flags, RegionFlags::kOwnersPromise);
   return is_none ? PageCount() : pages;
 }
+
+// The whole blocks that the run reaches into.
+PageRun blocks_around(PageRun run) {
+  const Vpn first = run.first.block_start();
+  return {first, run.end().aligned_up(PageCount(kPagesPerBlock)) - first};
+}
+
+// The first region that has a page of the run, and where it begins; null: none has.
+Region* region_in(const PageTable& table, PageRun run, Vpn* first) {
+  Region* const region = table.find_region_from(run.first, first);
+  return region != nullptr && *first < run.end() ? region : nullptr;
+}
 }  // namespace
 
 Status Vm::create() {
@@ -120,11 +132,10 @@ Result<Vpn> Vm::map_at(PageRun run, RegionFlags flags, mmu::Access access) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   const Guard guard(context_.table.region_lock());
-  const Vpn block = run.first.block_start();
-  const PageRun blocks{block, run.end().aligned_up(PageCount(kPagesPerBlock)) - block};
+  const PageRun blocks = blocks_around(run);
   Vpn first;
-  Region* region = context_.table.find_region_from(block, &first);
-  if (region != nullptr && first < blocks.end()) {
+  Region* region = region_in(context_.table, blocks, &first);
+  if (region != nullptr) {
     const bool is_inside = run.first >= first && run.end() <= region->range().end();
     if (!is_inside || region->flags != flags || region->extents.gap_prefix(run) != run.count ||
         region->foreign.gap_prefix(run) != run.count)
@@ -261,11 +272,10 @@ Status Vm::take_over(PageRun run) {
   const SignalBlock signals;
   const GatePass pass(context_.gate);
   const Guard guard(context_.table.region_lock());
-  const Vpn block = run.first.block_start();
-  const PageRun blocks{block, run.end().aligned_up(PageCount(kPagesPerBlock)) - block};
+  const PageRun blocks = blocks_around(run);
   Vpn first;
-  Region* region = context_.table.find_region_from(block, &first);
-  if (region != nullptr && first < blocks.end()) {
+  Region* region = region_in(context_.table, blocks, &first);
+  if (region != nullptr) {
     if (run.first < first || run.end() > region->range().end()) return Error{ENOMEM};
     for (Vpn at = run.first; at < run.end();) {
       const PageRun rest{at, run.end() - at};
@@ -289,7 +299,7 @@ Status Vm::take_over(PageRun run) {
     context_.mmu->release(*reservation);
     return Error{ENOMEM};
   }
-  const PageRun before{block, run.first - block};
+  const PageRun before{blocks.first, run.first - blocks.first};
   const PageRun behind{run.end(), blocks.end() - run.end()};
   if (!before.count.is_zero()) region->foreign.assign(before, true);
   if (!behind.count.is_zero()) region->foreign.assign(behind, true);
