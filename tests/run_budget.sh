@@ -10,14 +10,6 @@ run=
 trap '[[ -z $run ]] || kill -KILL $run 2>/dev/null; rmdir "$GROUP" 2>/dev/null; rm -rf "$WORK"' EXIT
 refused() { refused_by "$BUOY" "$@"; }
 
-until_true() {
-  local _
-  for _ in {1..200}; do
-    "$@" && return
-    sleep 0.05
-  done
-  return 1
-}
 # The budgets of the run's processes in MiB, in one line, and their number.
 budgets() {
   { "$BUOY" stat "$run" --json 2>/dev/null || echo '{"processes":[]}'; } | python3 -c '

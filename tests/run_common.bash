@@ -12,6 +12,18 @@ trap 'rm -rf "$WORK"' EXIT
 failures=0
 skipped=0
 
+# check PYTHON-EXPRESSION: of d, the JSON on stdin.
+check() { python3 -c "import json, sys; d = json.load(sys.stdin); sys.exit(0 if ($1) else 1)"; }
+# until_true COMMAND...: for at most ten seconds.
+until_true() {
+  local _
+  for _ in {1..200}; do
+    "$@" && return
+    sleep 0.05
+  done
+  return 1
+}
+
 fail() {
   echo "FAILED: $*"
   failures=$((failures + 1))

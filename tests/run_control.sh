@@ -25,17 +25,6 @@ stop() {
   kill -TERM "$run" 2>/dev/null
   wait "$run" 2>/dev/null
 }
-# check PYTHON-EXPRESSION: of d, the JSON on stdin.
-check() { python3 -c "import json, sys; d = json.load(sys.stdin); sys.exit(0 if ($1) else 1)"; }
-# until_true COMMAND...: for at most ten seconds.
-until_true() {
-  local _
-  for _ in {1..200}; do
-    "$@" && return
-    sleep 0.05
-  done
-  return 1
-}
 REFUSAL_SECONDS=30  # a run may have to be asked
 refused() { refused_by "$BUOY" "$@"; }
 

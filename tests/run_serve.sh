@@ -16,15 +16,6 @@ mkdir -m 700 "$XDG_RUNTIME_DIR"
 processes=()
 trap '((${#processes[@]} == 0)) || kill -KILL "${processes[@]}" 2>/dev/null; rm -rf "$WORK"' EXIT
 
-check() { python3 -c "import json, sys; d = json.load(sys.stdin); sys.exit(0 if ($1) else 1)"; }
-until_true() {
-  local _
-  for _ in {1..200}; do
-    "$@" && return
-    sleep 0.05
-  done
-  return 1
-}
 # start BUDGET PROGRAM [ARG...]: $run is its supervisor, $process the program, once it can be seen.
 start() {
   "$BUOY" run --budget "$1" -- "${@:2}" >"$WORK/out" 2>&1 &

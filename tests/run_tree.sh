@@ -48,14 +48,6 @@ while os.path.exists(f"/proc/{run}/status") and "State:\tZ" not in open(f"/proc/
 print(most, processes, looks)
 END
 facts() { { "$BUOY" stat "$run" --json 2>/dev/null || true; } | python3 -c "import json, sys; t = sys.stdin.read(); d = json.loads(t) if t else {\"run\": {}, \"processes\": []}; print($1)" 2>/dev/null; }
-until_true() {
-  local _
-  for _ in {1..200}; do
-    "$@" && return
-    sleep 0.05
-  done
-  return 1
-}
 # family BUDGET ARG...: of tree_family, watched from outside.
 family() {
   local budget=$1 status most processes looks
