@@ -60,12 +60,13 @@ class Memory {
   [[nodiscard]] bool is_ready(Bytes b, PinFor purpose) const;
   // May the program touch it so, as far as it is managed?
   [[nodiscard]] bool is_permitted(Bytes b, PinFor purpose) const;
-  // May all of it be stored to, if it is managed? Quick.
-  [[nodiscard]] bool may_store(Bytes b) const {
+  // The same of what is all managed, as a resident page may be closed: to us, too. Quick.
+  [[nodiscard]] bool may_touch(Bytes b, PinFor purpose) const {
     const Vpn first = Vpn::of_address(b.address);
     const PageCount pages = Vpn::of_address(b.address + b.length - 1) - first + PageCount(1);
-    return vm_.permitted_prefix({first, pages}, PinFor::kWriting) == pages;
+    return vm_.permitted_prefix({first, pages}, purpose) == pages;
   }
+  [[nodiscard]] bool may_store(Bytes b) const { return may_touch(b, PinFor::kWriting); }
   // For what may be longer than the call's real operand: as much of it, from its start, as may be
   // stored to; if none may, as much as may be read, and `purpose` says so.
   [[nodiscard]] Bytes touchable(Bytes b, PinFor* purpose) const;

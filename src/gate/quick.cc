@@ -55,7 +55,8 @@ bool is_fit(const Memory& memory, Bytes b, PinFor purpose) {
 
 // For us.
 bool is_readable(const Memory& memory, Bytes b) {
-  return memory.is_managed(b) ? are_ready(memory, b, PinFor::kReading) : is_within_reach(b);
+  if (!memory.is_managed(b)) return is_within_reach(b);
+  return are_ready(memory, b, PinFor::kReading) && memory.may_touch(b, PinFor::kReading);
 }
 bool is_writable(const Memory& memory, Bytes b) {
   if (!memory.is_managed(b)) return is_within_reach(b);

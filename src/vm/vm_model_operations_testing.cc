@@ -440,7 +440,11 @@ void VmModel::do_lock() {
   const bool on_fault = chance(500);
   begin(Op::kLock, run, on_fault ? 1 : 0);
   bool is_any_volatile = false;
-  for_each_page(run, [&](Vpn, Page& page) { is_any_volatile |= page.is_volatile; });
+  bool is_any_closed = false;  // cannot be brought in, and keeps its mark all the same
+  for_each_page(run, [&](Vpn, Page& page) {
+    is_any_volatile |= page.is_volatile;
+    is_any_closed |= page.access == Access::kNone;
+  });
   const Status s = soft_.vm().lock(run, on_fault);
   if (is_any_volatile) {
     expect_status(s, EINVAL, "lock over marks");
@@ -455,7 +459,7 @@ void VmModel::do_lock() {
     if (!on_fault) expect(soft_.mmu().is_mapped(at), "a locked page is not there");
   });
   if (s.code() == ENOMEM && is_excused()) return;
-  expect_status(s, holes != 0 ? ENOMEM : 0, "lock");
+  expect_status(s, holes != 0 || (is_any_closed && !on_fault) ? ENOMEM : 0, "lock");
 }
 
 void VmModel::do_unlock() {

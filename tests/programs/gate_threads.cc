@@ -542,9 +542,8 @@ void interrupted_writes(int rounds) {
 
 alignas(kPage) char static_data[4 * kPage];
 
-void static_structures() {
+void structures_in(char* p) {
   const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-  char* const p = static_data + kPage;
   auto* const vector = new (p) iovec[2]{{p + 512, 1}, {p + 600, 2}};
   auto* const set = new (p + 128) sigset_t;
   sigemptyset(set);
@@ -573,6 +572,13 @@ void static_structures() {
   CHECK(syscall(SYS_mmap, p, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
                 -1, 0) == reinterpret_cast<long>(p));
   close(null);
+}
+void static_structures() {
+  structures_in(static_data + kPage);
+  void* const m =
+      mmap(nullptr, 4 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(m != MAP_FAILED);
+  structures_in(static_cast<char*>(m) + kPage);
 }
 
 // ---- Large buffers, in which little arrives.
