@@ -69,7 +69,8 @@ buoy_package(development libbuoy-dev libdevel "libbuoy0 (= ${PROJECT_VERSION})"
   "memory budgets within a process - development files"
   "${what}\n\n\
 This package has the headers for C and C++, the archive, and what pkg-config\n\
-and CMake need. What links the archive needs liblz4-dev, libzstd-dev and libsodium-dev.")
+and CMake need. What links the archive needs liblz4-dev, libzstd-dev and\n\
+libsodium-dev.")
 buoy_package(python python3-buoy python "python3:any, libbuoy0 (= ${PROJECT_VERSION})"
   "memory budgets within a process - Python module"
   "${what}\n\n\

@@ -206,7 +206,7 @@ completes "buoy in" info
 completes "buoy --v" --version
 # shellcheck disable=SC2046
 completes "buoy run --" $("$PREFIX/bin/buoy" run --help | grep -oE '^  --[a-z-]+')
-completes "buoy run --budget 64M --comp" --compressor
+completes "buoy run --budget 64M --compresso" --compressor
 completes "buoy run --compressor z" zstd
 completes "buoy run --compressor " lz4 zstd none
 completes "buoy run --compressor = l" lz4

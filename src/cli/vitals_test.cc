@@ -26,10 +26,9 @@ TEST(Vitals, QuantilesLieWithinTheirBuckets) {
 }
 
 TEST(Vitals, RatesAreWhatChanged) {
-  const Json stats = {
-      {"pgfault", 300},     {"pgmajfault", 30},       {"pswpin", 64},
-      {"pswpout", 8},       {"fault_us_4", 7},        {"fault_ns", 1'500'000'000},
-      {"budget_bytes", 77}, {"compressed_bytes", 10}, {"compressed_original_bytes", 35}};
+  const Json stats = Json::parse(
+      R"({"pgfault":300,"pgmajfault":30,"pswpin":64,"pswpout":8,"fault_us_4":7,"fault_ns":1500000000,
+          "budget_bytes":77,"compressed_bytes":10,"compressed_original_bytes":35})");
   Totals before;
   before.faults = 100;
   before.major = 20;
@@ -48,7 +47,7 @@ TEST(Vitals, RatesAreWhatChanged) {
 }
 
 TEST(Vitals, NoRatesOfAProgramThatCountsAnewOrIsSeenForTheFirstTime) {
-  const Json stats = {{"pgfault", 300}, {"fault_ns", 10}, {"resident_bytes", 5}};
+  const Json stats = Json::parse(R"({"pgfault":300,"fault_ns":10,"resident_bytes":5})");
   Totals before;
   before.faults = 200;
   before.fault_ns = 11;
