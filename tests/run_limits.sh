@@ -107,7 +107,7 @@ elif mount_disk; then
   [[ $status == 0 && $(cat "$WORK/out") == intact ]] ||
     fail "32 MiB of noise in 48 MiB and a small disk: status $status: $(tail -n 2 "$WORK/err")"
   # More than budget and disk: the toucher hears of it, and of nothing else; no byte was wrong before.
-  TMPDIR=$disk timeout 100 "$BUOY" run --budget 32M --backing-file auto -- \
+  TMPDIR=$disk timeout 100 "$BUOY" run --budget 32M --backing-file auto --backing-file-size 1G -- \
     /usr/bin/python3 "$WORK/noise.py" 128 >"$WORK/out" 2>"$WORK/err"
   status=$?
   [[ $status == $((128 + 7)) ]] || fail "a full disk: status $status, not SIGBUS"

@@ -57,15 +57,14 @@ RoomForOne::RoomForOne() {
   if (sys::call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, sys::ptr(&now)) != 0) return;
   before_[0] = now.rlim_cur;
   before_[1] = now.rlim_max;
-  if (now.rlim_cur >= kHigh + kRoom) {
-    first_ = static_cast<int>(kHigh);
-    return;
-  }
+  const bool is_large = now.rlim_cur >= kHigh + kRoom;  // but it may be full
   const unsigned long wanted = now.rlim_cur + kRoom;
   // Beyond the hard limit with the right to it (CAP_SYS_RESOURCE).
   is_raised_ = set_limit(std::min(wanted, now.rlim_max), now.rlim_max) &&
                (wanted <= now.rlim_max || set_limit(wanted, wanted) || now.rlim_cur < now.rlim_max);
-  if (is_raised_)
+  if (is_large)
+    first_ = static_cast<int>(kHigh);
+  else if (is_raised_)
     first_ = static_cast<int>(now.rlim_cur);
   else  // the last fifth of a small table, less of a large one
     first_ = static_cast<int>(now.rlim_cur - std::min<unsigned long>(now.rlim_cur / 5, 64));

@@ -87,6 +87,11 @@ void BackingFile::equip() {
     files_[own_].share = *share;
     return;
   }
+  // No descriptor is left, perhaps.
+  if (own_ > 0 && files_[own_ - 1].share.is_open()) {
+    files_[own_].share = files_[own_ - 1].share.lent();
+    return;
+  }
   is_broken_.store(true, std::memory_order_relaxed);
   complain_once(
       said_broken_,

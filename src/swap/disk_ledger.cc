@@ -114,7 +114,7 @@ bool DiskShare::book(ByteSize bytes) const {
 void DiskShare::unbook(ByteSize bytes) const { table_->entries[entry_].bytes.fetch_sub(bytes); }
 
 void DiskShare::close() {
-  if (is_open()) descriptors::release(fd_);
+  if (is_open() && !is_lent_) descriptors::release(fd_);
   fd_ = -1;
 }
 

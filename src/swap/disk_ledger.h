@@ -93,6 +93,13 @@ class DiskShare {
   void unbook(ByteSize bytes) const;
   // With the file. What it had counts until the last process has closed it.
   void close();
+  // For a file of a fork child that can have no entry of its own: it counts on this one, which is gone
+  // when both are. Closed before this one, or with the process.
+  [[nodiscard]] DiskShare lent() const {
+    DiskShare other = *this;
+    other.is_lent_ = true;
+    return other;
+  }
 
  private:
   friend class DiskLedger;
@@ -102,6 +109,7 @@ class DiskShare {
   DiskLedger::Table* table_ = nullptr;
   int fd_ = -1;
   unsigned entry_ = 0;
+  bool is_lent_ = false;  // the descriptor is another share's
 };
 
 }  // namespace buoy::swap
