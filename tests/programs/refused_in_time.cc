@@ -185,11 +185,12 @@ void what_costs_nothing() {
 void by_threads(std::size_t native_limit) {
   constexpr int kThreads = 4;
   std::vector<std::thread> threads;
+  // Had before the first thread asks for all that there is.
+  std::vector<Block> blocks_of[kThreads];
+  for (auto& blocks : blocks_of) blocks.reserve(kMost);
   for (int t = 0; t < kThreads; ++t)
-    threads.emplace_back([t, native_limit] {
+    threads.emplace_back([t, native_limit, &mine = blocks_of[t]] {
       constexpr std::size_t kBytes = 200 << 10;
-      std::vector<Block> mine;
-      mine.reserve(kMost);
       while (mine.size() < kMost) {
         if (native_limit != 0 && mine.size() * kBytes > native_limit / kThreads) break;
         void* p = ask(kMalloc, kBytes);
