@@ -13,10 +13,10 @@ enum class FaultDelivery { kAuto, kThread, kSignal };
 
 struct RunOptions {
   BudgetRequest budget;
-  std::string backing_file;  // none, auto, a path; empty: auto where that is possible
-  ByteSize backing_file_size = 0;  // 0: not said
+  std::string backing_file;         // none, auto, a path; empty: auto where that is possible
+  ByteSize backing_file_size = 0;   // 0: not said
   std::string encryption = "none";  // of the backing file
-  ByteSize compressed_size = 0;    // 0: no limit
+  ByteSize compressed_size = 0;     // 0: no limit
   std::string compressor = "lz4";
   FaultDelivery faults = FaultDelivery::kAuto;
   std::string on_exhausted = "sigbus";

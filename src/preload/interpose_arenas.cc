@@ -22,8 +22,8 @@
 #include "preload/jemalloc.h"
 #include "preload/memory_locks.h"
 #include "preload/runtime.h"
-#include "preload/static_data.h"
 #include "preload/settings.h"
+#include "preload/static_data.h"
 
 namespace buoy::preload {
 namespace {
