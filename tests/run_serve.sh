@@ -26,6 +26,7 @@ start() {
 }
 # serve OPTION...: $server is it, $url where.
 serve() {
+  rm -f "$WORK/serve.err"  # of the one before, which says its own address
   "$BUOY" serve --listen 127.0.0.1:0 --interval 0.2 "$@" 2>"$WORK/serve.err" &
   server=$!
   processes+=("$server")
