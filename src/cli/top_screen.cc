@@ -84,7 +84,7 @@ std::wstring fitting(const std::string& text, unsigned columns) {
 
 class Screen {
  public:
-  explicit Screen(milliseconds interval) : interval_(interval), watcher_(interval) {}
+  explicit Screen(milliseconds interval) : watcher_(interval) {}
 
   void run() {
     has_colours_ = std::getenv("NO_COLOR") == nullptr && has_colors() && start_color() == OK;
@@ -435,7 +435,6 @@ class Screen {
     }
   }
 
-  milliseconds interval_;
   Watcher watcher_;
   Watcher::Seen seen_;
   std::vector<TopRow> rows_;
