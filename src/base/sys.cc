@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -166,11 +167,11 @@ std::uint64_t monotonic_ns() {
 }
 
 unsigned online_cpus() {
-  unsigned long mask[16] = {};
-  const long bytes = call(SYS_sched_getaffinity, 0, sizeof mask, ptr(mask));
-  if (bytes <= 0) return 1;
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (call(SYS_sched_getaffinity, 0, sizeof mask, ptr(&mask)) <= 0) return 1;
   unsigned cpus = 0;
-  for (const unsigned long word : mask) cpus += static_cast<unsigned>(__builtin_popcountl(word));
+  for (unsigned cpu = 0; cpu < CPU_SETSIZE; ++cpu) cpus += CPU_ISSET(cpu, &mask) ? 1U : 0U;
   return cpus == 0 ? 1 : cpus;
 }
 

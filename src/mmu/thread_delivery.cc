@@ -1,6 +1,7 @@
 #include "mmu/thread_delivery.h"
 
 #include <linux/userfaultfd.h>
+#include <sched.h>
 
 #include <cerrno>
 
@@ -11,20 +12,14 @@ namespace buoy::mmu {
 namespace {
 constexpr unsigned kMaxEvents = 8;
 
-struct CpuMask {
-  unsigned long words[16] = {};
-  [[nodiscard]] bool test(unsigned cpu) const { return ((words[cpu / 64] >> (cpu % 64)) & 1) != 0; }
-  void set(unsigned cpu) { words[cpu / 64] |= 1UL << (cpu % 64); }
-  static constexpr unsigned kCpus = 16 * 64;
-};
-
 // The CPUs that a process may use, if they are few enough for a handler each; their number.
 unsigned cpus_to_bind_to(int (&cpus)[ThreadDelivery::kMaxHandlers]) {
-  CpuMask mask;
-  if (sys::call(SYS_sched_getaffinity, 0, sizeof mask.words, sys::ptr(mask.words)) <= 0) return 0;
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (sys::call(SYS_sched_getaffinity, 0, sizeof mask, sys::ptr(&mask)) <= 0) return 0;
   unsigned found = 0;
-  for (unsigned cpu = 0; cpu < CpuMask::kCpus; ++cpu) {
-    if (!mask.test(cpu)) continue;
+  for (unsigned cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &mask)) continue;
     if (found == ThreadDelivery::kMaxHandlers) return 0;
     cpus[found++] = static_cast<int>(cpu);
   }
@@ -88,9 +83,10 @@ void ThreadDelivery::forget_after_fork() {
 void ThreadDelivery::run(void* handler) {
   auto* h = static_cast<Handler*>(handler);
   if (h->cpu >= 0) {
-    CpuMask mask;
-    mask.set(static_cast<unsigned>(h->cpu));
-    sys::call(SYS_sched_setaffinity, 0, sizeof mask.words, sys::ptr(mask.words));
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    CPU_SET(static_cast<unsigned>(h->cpu), &mask);
+    sys::call(SYS_sched_setaffinity, 0, sizeof mask, sys::ptr(&mask));
   }
   h->delivery->serve(*h);
 }

@@ -1,8 +1,8 @@
 // Extents of pages that were ever declared volatile, and the index that finds them.
 //
-//   [0x100..0x180: volatile, priority 1] [0x180..0x1c0: idle] ..gap.. [0x400..0x500: purged]
+//   [0x100..0x180: volatile, priority 1] [0x180..0x1c0: withdrawn] ..gap.. [0x400..0x500: purged]
 //
-// An extent is a type-stable object; it lives on when its mark is withdrawn ("idle"), so that
+// An extent is a type-stable object; it lives on when its mark is withdrawn, so that
 // marking it again is a look-up and one compare-and-swap, whatever its length.
 //
 // Beside the extents stand a treap by address, which belongs to who holds the marks lock, and a hash

@@ -9,15 +9,15 @@
 //
 // STATES AND TRANSITIONS (Mark checks them in debug builds):
 //
-//   idle      the mark was withdrawn                  -> idle | marked | seized
-//   marked    volatile, nothing of it lost            -> idle | marked | purging | seized
-//   purged    volatile, pages may have been purged    -> purged (marked again) | purging | seized
-//   purging   volatile, and a purge is at work on it  -> purging | marked | purged
-//   seized    somebody changes the extent, or its pages' purged state; free objects are so for good
-//                                                     -> seized | idle | marked | purged
+//   withdrawn  the mark was withdrawn                  -> withdrawn | marked | seized
+//   marked     volatile, nothing of it lost            -> withdrawn | marked | purging | seized
+//   purged     volatile, pages may have been purged    -> purged (marked again) | purging | seized
+//   purging    volatile, and a purge is at work on it  -> purging | marked | purged
+//   seized     somebody changes the extent, or its pages' purged state; free objects are so for good
+//                                                      -> seized | withdrawn | marked | purged
 //
-// What was lost is never forgotten on the way: from purged to idle one must seize it and clear its
-// pages. Whoever meets purging or seized may set `awaited` and wait; whoever ends them wakes.
+// What was lost is never forgotten on the way: from purged to withdrawn one must seize it and clear
+// its pages. Whoever meets purging or seized may set `awaited` and wait; whoever ends them wakes.
 #pragma once
 
 #include <array>
@@ -29,7 +29,7 @@
 
 namespace buoy {
 
-enum class MarkState : std::uint8_t { kIdle, kMarked, kPurged, kPurging, kSeized, kCount };
+enum class MarkState : std::uint8_t { kWithdrawn, kMarked, kPurged, kPurging, kSeized, kCount };
 
 // The table above.
 [[nodiscard]] constexpr bool mark_transition_is_allowed(MarkState from, MarkState to) {
@@ -38,11 +38,11 @@ enum class MarkState : std::uint8_t { kIdle, kMarked, kPurged, kPurging, kSeized
     return static_cast<std::uint8_t>((... | (1U << static_cast<unsigned>(states))));
   };
   constexpr std::array<std::uint8_t, static_cast<std::size_t>(kCount)> kAllowed = {
-      set(kIdle, kMarked, kSeized),            // idle
-      set(kIdle, kMarked, kPurging, kSeized),  // marked
-      set(kPurged, kPurging, kSeized),         // purged
-      set(kPurging, kMarked, kPurged),         // purging
-      set(kSeized, kIdle, kMarked, kPurged),   // seized
+      set(kWithdrawn, kMarked, kSeized),            // withdrawn
+      set(kWithdrawn, kMarked, kPurging, kSeized),  // marked
+      set(kPurged, kPurging, kSeized),              // purged
+      set(kPurging, kMarked, kPurged),              // purging
+      set(kSeized, kWithdrawn, kMarked, kPurged),   // seized
   };
   return (kAllowed[static_cast<std::size_t>(from)] >> static_cast<unsigned>(to) & 1U) != 0;
 }
@@ -66,7 +66,7 @@ class MarkWord {
   [[nodiscard]] constexpr MarkState state() const {
     if (has(kSeized)) return MarkState::kSeized;
     if (has(kPurging)) return MarkState::kPurging;
-    if (!has(kVolatile)) return MarkState::kIdle;
+    if (!has(kVolatile)) return MarkState::kWithdrawn;
     return has(kPurged) ? MarkState::kPurged : MarkState::kMarked;
   }
   // Do the flags go together?
@@ -90,7 +90,7 @@ class MarkWord {
     return MarkWord(kept | kVolatile | std::uint64_t{priority} << 6 | (stamp & kStampMask) << 8);
   }
   // The mark, without what was purged and who is at work.
-  [[nodiscard]] constexpr MarkWord idle() const {
+  [[nodiscard]] constexpr MarkWord withdrawn() const {
     return without(kVolatile | kPurged | kPurging | kSeized | kAwaited | kSpent);
   }
   // This word's content in the next generation of another object.

@@ -13,18 +13,18 @@ namespace {
 constexpr auto kStates = static_cast<unsigned>(MarkState::kCount);
 
 // The table is a constant: what is forbidden does not wait for a run to be found.
-static_assert(!mark_transition_is_allowed(MarkState::kPurged, MarkState::kIdle),
+static_assert(!mark_transition_is_allowed(MarkState::kPurged, MarkState::kWithdrawn),
               "that pages were lost must be told");
 static_assert(!mark_transition_is_allowed(MarkState::kPurged, MarkState::kMarked));
-static_assert(!mark_transition_is_allowed(MarkState::kIdle, MarkState::kPurging));
-static_assert(!mark_transition_is_allowed(MarkState::kIdle, MarkState::kPurged));
-static_assert(!mark_transition_is_allowed(MarkState::kPurging, MarkState::kIdle));
+static_assert(!mark_transition_is_allowed(MarkState::kWithdrawn, MarkState::kPurging));
+static_assert(!mark_transition_is_allowed(MarkState::kWithdrawn, MarkState::kPurged));
+static_assert(!mark_transition_is_allowed(MarkState::kPurging, MarkState::kWithdrawn));
 static_assert(!mark_transition_is_allowed(MarkState::kPurging, MarkState::kSeized));
 static_assert(!mark_transition_is_allowed(MarkState::kSeized, MarkState::kPurging));
 
 TEST(MarkWord, TheTableIsThatOfTheComment) {
-  //                              to: idle marked purged purging seized
-  const std::vector<std::string_view> table = {"xx..x",   // idle
+  //                              to: withdrawn marked purged purging seized
+  const std::vector<std::string_view> table = {"xx..x",   // withdrawn
                                                "xx.xx",   // marked
                                                "..xxx",   // purged
                                                ".xxx.",   // purging
@@ -66,8 +66,8 @@ TEST(MarkWord, FieldsDoNotTouchEachOther) {
     ASSERT_EQ(marked.has(MarkWord::kPurged), before.has(MarkWord::kPurged));
     ASSERT_FALSE(marked.next_generation().has_same_generation_as(marked));
     ASSERT_TRUE(marked.next_generation().has_same_mark_as(marked));
-    ASSERT_EQ(before.idle().state(), MarkState::kIdle);
-    ASSERT_TRUE(before.idle().has_same_mark_as(before));
+    ASSERT_EQ(before.withdrawn().state(), MarkState::kWithdrawn);
+    ASSERT_TRUE(before.withdrawn().has_same_mark_as(before));
   }
 }
 
@@ -91,7 +91,7 @@ TEST(Mark, AChangeAgainstAnOldWordTellsThePresentOne) {
   mark.publish(MarkWord(0).marked(1, 7));
   MarkWord seen = mark.load();
   EXPECT_TRUE(mark.try_change(&seen, seen.with(MarkWord::kPurging)));
-  EXPECT_FALSE(mark.try_change(&seen, seen.idle()));
+  EXPECT_FALSE(mark.try_change(&seen, seen.withdrawn()));
   EXPECT_EQ(seen.state(), MarkState::kPurging);
   EXPECT_EQ(mark.load().bits(), seen.bits());
 }
@@ -102,7 +102,7 @@ TEST(Mark, AForbiddenTransitionAborts) {
   Mark mark;
   mark.publish(MarkWord(0).marked(0, 1).with(MarkWord::kPurged));
   MarkWord seen = mark.load();
-  EXPECT_DEATH((void)mark.try_change(&seen, seen.idle()), "mark_transition_is_allowed");
+  EXPECT_DEATH((void)mark.try_change(&seen, seen.withdrawn()), "mark_transition_is_allowed");
 }
 #endif
 

@@ -123,7 +123,7 @@ TEST_F(PurgeQueueTest, TellsWhatOthersHaveUnderWay) {
   MarkWord seen = extents_.at(claim.extent).mark.load();
   ASSERT_TRUE(extents_.at(claim.extent).mark.try_change(&seen, seen.with(MarkWord::kSeized)));
   EXPECT_EQ(queue_.claim(PurgeEffort::kHard).others, PurgeQueue::Others::kChange);
-  extents_.at(claim.extent).mark.publish(seen.idle());
+  extents_.at(claim.extent).mark.publish(seen.withdrawn());
   EXPECT_EQ(queue_.claim(PurgeEffort::kHard).others, PurgeQueue::Others::kNothing);
 }
 

@@ -70,7 +70,7 @@ bool VolatileMap::try_withdraw_exact(PageRun run, Withdrawn* withdrawn) {
       withdrawn->outcome = Outcome::kPurged;
       return true;
     }
-    if (e.mark.try_change(&seen, seen.idle())) {
+    if (e.mark.try_change(&seen, seen.withdrawn())) {
       withdrawn->done = run.count;
       if (seen.has(MarkWord::kVolatile)) {
         withdrawn->newly = run.count;
@@ -182,7 +182,7 @@ VolatileMap::Withdrawn VolatileMap::begin_clearing(PageRun run, Clearing* cleari
       add_pages(-static_cast<std::int64_t>(e.run().count.value()));
     }
     at = e.end_page();
-    e.mark.publish(word.idle());
+    e.mark.publish(word.withdrawn());
   }
   result.done = at - run.first;
   return result;
@@ -209,7 +209,7 @@ PageCount VolatileMap::finish_clearing(const Clearing& clearing) {
   Extent& e = extent(clearing.extent);
   e.resume = clearing.run.first;
   add_pages(-static_cast<std::int64_t>(clearing.run.count.value()));
-  e.mark.publish(e.mark.load().idle());
+  e.mark.publish(e.mark.load().withdrawn());
   return clearing.run.count;
 }
 
@@ -240,12 +240,12 @@ void VolatileMap::finish(const Claim& claim, Lost lost, Vpn reached) {
 // ---- Structure: under the lock ----------------------------------------------------------------
 
 Status VolatileMap::prepare() {
-  if (extents_.live() >= sweep_at_) sweep_idle();
+  if (extents_.live() >= sweep_at_) sweep_withdrawn();
   while (n_spares_ < kSpares) {
     const std::uint32_t i = extents_.try_allocate();
     if (i == 0) {
       const std::uint32_t before = extents_.live();
-      sweep_idle();
+      sweep_withdrawn();
       if (extents_.live() == before) return Error{ENOMEM};
       continue;
     }
@@ -259,13 +259,13 @@ std::uint32_t VolatileMap::take_spare() {
   return spares_[--n_spares_];
 }
 
-// Idle extents only save time. When as many more have come as there were at the last sweep, those
-// that are idle now go.
-void VolatileMap::sweep_idle() {
+// Withdrawn extents only save time. When as many more have come as there were at the last sweep, those
+// that are withdrawn now go.
+void VolatileMap::sweep_withdrawn() {
   for (std::uint32_t i = 1; i < extents_.high_water(); ++i) {
     Extent& e = extent(i);
     MarkWord seen = e.mark.load();
-    if (seen.state() != MarkState::kIdle) continue;
+    if (seen.state() != MarkState::kWithdrawn) continue;
     if (e.mark.try_change(&seen, seen.with(MarkWord::kSeized))) take_out_and_free(i, seen);
   }
   sweep_at_ = std::max<std::uint32_t>(4096, 2 * extents_.live());
@@ -427,7 +427,7 @@ bool VolatileMap::is_all_purged(PageRun run) {
 
 void VolatileMap::take_out_and_free(std::uint32_t index, MarkWord word) {
   extents_.take_out(index);
-  extent(index).mark.publish(word.idle().with(MarkWord::kSeized).next_generation());
+  extent(index).mark.publish(word.withdrawn().with(MarkWord::kSeized).next_generation());
   extents_.release(index);
 }
 

@@ -1,13 +1,13 @@
 // VolatileMap: which page ranges the program declared volatile, and what purging did to them.
 //
-//   [0x100..0x180: volatile, priority 1] [0x180..0x1c0: idle] ..gap.. [0x400..0x500: purged]
+//   [0x100..0x180: volatile, priority 1] [0x180..0x1c0: withdrawn] ..gap.. [0x400..0x500: purged]
 //
 // It knows extents and nothing of pages: whether a page is mapped or mlocked it asks its Ground,
 // and the pages of a purge are the caller's business.
 //
-//   idle ---mark---> volatile --claim--> volatile+purging --finish--> volatile (+purged) (+spent)
-//    ^                |   ^                     |
-//    +---withdraw-----+   +------- mark --------+        withdraw during purging: +awaited, wait
+//   withdrawn --mark--> volatile --claim--> volatile+purging --finish--> volatile (+purged) (+spent)
+//    ^                   |   ^                     |
+//    +-----withdraw------+   +------- mark --------+        withdraw during purging: +awaited, wait
 //
 // What decides stands in one word for each extent (mark_word.h); extents are found by an index
 // (extent_index.h), and purged in the order of a queue (purge_queue.h). Here is what marking,
@@ -92,7 +92,7 @@ class VolatileMap {
   // Withdraws marks like withdraw(), but on kPurged the extent behind `done`, cut to the run, is
   // seized, and `clearing` names it.
   [[nodiscard]] Withdrawn begin_clearing(PageRun run, Clearing* clearing) BUOY_REQUIRES(lock_);
-  // The pages that became idle.
+  // The pages whose mark was withdrawn.
   PageCount finish_clearing(const Clearing& clearing);
 
   // ---- Purging: no lock of the map; signals blocked. -------------------------------------------
@@ -184,7 +184,7 @@ class VolatileMap {
   [[nodiscard]] std::uint32_t take_spare() BUOY_REQUIRES(lock_);
   // The extent is seized, with this word before that.
   void take_out_and_free(std::uint32_t index, MarkWord word) BUOY_REQUIRES(lock_);
-  void sweep_idle() BUOY_REQUIRES(lock_);
+  void sweep_withdrawn() BUOY_REQUIRES(lock_);
 
   static constexpr std::size_t kSpares = 2;  // a change cuts two extents at most
   static constexpr unsigned kShards = 8;

@@ -234,7 +234,7 @@ class Model final : public VolatileMap::Ground {
   }
 
   void toggle_mlock() {
-    // Vm::lock() refuses volatile pages and forgets idle extents.
+    // Vm::lock() refuses volatile pages and forgets withdrawn extents.
     const Vpn v = kBase + PageCount(pick(kPages));
     if (page(v).is_volatile || !page(v).mapped) return;
     if (!page(v).mlocked) {
